@@ -1,0 +1,1 @@
+"""A prompt in, a response out: model registry, the one chat format, engines."""
