@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-import click
 import typer
+from typer.core import TyperGroup
 
 from runs.console import guard
 from runs.environment import prepare_process
@@ -17,7 +17,6 @@ def make_app(text: str) -> typer.Typer:
     """A Typer application in the house style; ``text`` is its one-paragraph help."""
     return typer.Typer(
         help=text,
-        no_args_is_help=True,
         add_completion=False,
         rich_markup_mode="rich",
         pretty_exceptions_enable=False,
@@ -59,18 +58,15 @@ def run_app(app: typer.Typer, *, lists: Sequence[str] = (), default: str | None 
     """Run ``app`` on ``sys.argv`` and exit with the code that the errors of `runs.errors` carry."""
     prepare_process()
     command = typer.main.get_command(app)
-    names = list(command.commands) if isinstance(command, click.Group) else []
-    arguments = normalise_arguments(sys.argv[1:], lists=lists, commands=names, default=default)
+    names = list(command.commands) if isinstance(command, TyperGroup) else []
+    arguments = normalise_arguments(sys.argv[1:] or ["--help"], lists=lists, commands=names, default=default)
 
     def action() -> int:
         try:
             outcome = command.main(args=arguments, standalone_mode=False)
-        except click.exceptions.NoArgsIsHelpError as error:
-            error.show()
-            return int(ExitCode.USAGE)
-        except click.ClickException as error:
+        except typer.TyperException as error:
             raise UsageError(error.format_message(), mend="Add --help to see what there is.") from error
-        except click.exceptions.Abort as error:
+        except typer.Abort as error:
             raise KeyboardInterrupt from error
         return outcome if isinstance(outcome, int) else int(ExitCode.DONE)
 
