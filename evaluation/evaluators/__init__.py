@@ -1,0 +1,1 @@
+"""Evaluators: one answer in, a value with evidence out."""

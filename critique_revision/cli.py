@@ -1,0 +1,292 @@
+"""The command ``critique-revision``: generate, filter, export, stats."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from runs.cli import make_app, run_app
+
+if TYPE_CHECKING:
+    from critique_revision.config import FilterSettings, RecipeConfig
+    from critique_revision.folder import Setup
+    from critique_revision.prompts import Selection
+    from runs.console import Reporter
+
+app = make_app(
+    "Constitutional data from critique and revision (Bai et al. 2022): a model answers, criticises its answer by a "
+    "principle, and rewrites it. generate → filter → export."
+)
+
+ConfigOption = Annotated[Path | None, typer.Option("--config", help="A YAML file; see configs/critique_revision/.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the config; repeatable.")
+]
+OutputOption = Annotated[Path | None, typer.Option(help="Where to write; default: the config's output_dir.")]
+DataOption = Annotated[Path | None, typer.Option("--data-root", help="Folder that mirrors hub datasets (CAI_DATA).")]
+RunArgument = Annotated[
+    Path | None, typer.Argument(metavar="[RUN]", help="The run's folder; default: the config's output_dir.")
+]
+ResumeOption = Annotated[
+    bool, typer.Option("--resume/--no-resume", help="Go on with the run in the folder, or start over.")
+]
+ExportOption = Annotated[Path | None, typer.Option("--output-dir", help="One folder per format; default: RUN/export.")]
+DryOption = Annotated[bool, typer.Option("--dry-run", help="Check everything and say what would be done.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="The result as one JSON object on stdout.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", help="Only errors and the result.")]
+
+
+@app.command()
+def generate(
+    config: ConfigOption = None,
+    override: SetOption = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use only so many prompts.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of prompts, principles and sampling.")] = None,
+    output_dir: OutputOption = None,
+    data_root: DataOption = None,
+    resume: ResumeOption = True,
+    dry_run: DryOption = False,
+    json_output: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Answers, critiques and revisions, each call on record. A killed run goes on with the same command."""
+    from critique_revision.generate import read_setup
+    from runs.console import Reporter
+
+    reporter = Reporter(json_output=json_output, quiet=quiet)
+    settings = _read_config(config, [*(override or ()), *_flags(limit=limit, seed=seed)])
+    if data_root is not None:
+        os.environ["CAI_DATA"] = str(data_root)
+    setup, selection = read_setup(settings)
+    _show_prompts(selection, reporter)
+    folder = output_dir or settings.output_dir
+    if dry_run:
+        calls = len(setup.prompts) * (1 + 2 * settings.revisions)
+        plan = {"prompts": len(setup.prompts), "calls": calls, "folder": str(folder)}
+        reporter.result(plan, [f"{len(setup.prompts)} prompts, {calls} calls, into {folder}. Nothing was generated."])
+        return
+    command = _command("generate", config, override, limit=limit, seed=seed, output_dir=output_dir)
+    _generate(setup, selection, folder, resume=resume, command=command, reporter=reporter)
+
+
+def _generate(
+    setup: Setup, selection: Selection, folder: Path, *, resume: bool, command: str, reporter: Reporter
+) -> None:
+    from critique_revision.folder import clear
+    from critique_revision.generate import run_recipe
+    from inference.corpora import source_digest
+    from inference.engines import open_engines
+    from inference.families import load_family
+    from runs.lock import run_lock
+    from runs.paths import shown
+
+    settings, family = setup.config, load_family(setup.config.family)
+    with run_lock(folder):
+        engines = open_engines(
+            family, settings.roles.checkpoints, batch_size=settings.batch_size, device=settings.device
+        )
+        if not resume:
+            clear(folder)
+        sources = {source.source.name: source_digest(source.source) for source in settings.prompts}
+        manifest = run_recipe(
+            setup,
+            dict(engines),
+            folder,
+            prompt_counts=selection.counts,
+            sources=sources,
+            reporter=reporter,
+            command=command,
+        )
+    wall = manifest.wall_seconds
+    reporter.result(
+        {"run": str(folder), "run_id": manifest.run_id, "counts": manifest.counts, "wall_seconds": wall},
+        [
+            f"{len(setup.prompts)} prompts, {settings.revisions} revision(s) each, in {shown(folder)} ({wall:.0f} s).",
+            f"Next: uv run critique-revision filter {shown(folder)}",
+        ],
+    )
+
+
+@app.command("filter")
+def filter_command(
+    run: RunArgument = None,
+    config: ConfigOption = None,
+    override: SetOption = None,
+    dry_run: DryOption = False,
+    json_output: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Reject revisions that are no training data, count why, and pair the others with the first answers."""
+    from critique_revision.folder import open_finished
+    from critique_revision.pairs import filter_run, statistics, write_filtered
+    from runs.console import Reporter
+    from runs.lock import run_lock
+    from runs.paths import shown
+
+    reporter = Reporter(json_output=json_output, quiet=quiet)
+    finished = open_finished(_run_folder(run, config))
+    settings = _filter_settings(finished.config, config, override or [])
+    filtered = filter_run(finished, settings)
+    stats = statistics(finished, filtered, settings)
+    if not dry_run:
+        with run_lock(finished.folder):
+            write_filtered(finished.folder, filtered, stats)
+    _show_stats(stats, reporter)
+    where = "Nothing was written." if dry_run else f"Next: uv run critique-revision export {shown(finished.folder)}"
+    reporter.result(stats, [f"{stats['pairs']} pairs from {stats['prompts']} prompts. {where}"])
+
+
+@app.command()
+def export(
+    run: RunArgument = None,
+    config: ConfigOption = None,
+    formats: Annotated[str, typer.Option("--formats", help="Any of dpo, llm-swarm, sft.")] = "dpo,llm-swarm,sft",
+    output_dir: ExportOption = None,
+    dry_run: DryOption = False,
+    json_output: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Write a filtered run in TRL's and llm-swarm's columns, each with its card and manifest."""
+    from critique_revision.export import FORMATS, open_filtered
+    from critique_revision.export import export as write
+    from critique_revision.folder import open_finished
+    from runs.cli import split_names
+    from runs.console import Reporter
+    from runs.errors import unknown_name
+    from runs.paths import shown
+
+    reporter = Reporter(json_output=json_output, quiet=quiet)
+    folder = _run_folder(run, config)
+    data = open_filtered(open_finished(folder))
+    target = output_dir or folder / "export"
+    names = split_names(formats)
+    written: dict[str, Any] = {}
+    for name in names:
+        if name not in FORMATS:
+            raise unknown_name("format", name, FORMATS)
+    for name in names:
+        if dry_run:
+            written[name] = {"folder": str(target / name), "rows": len(list(FORMATS[name].rows(data)))}
+            continue
+        command = f"uv run critique-revision export {shlex.quote(shown(folder))} --formats {name}"
+        manifest = write(data, name, target / name, command=command)
+        written[name] = {"folder": str(target / name), "rows": manifest.counts["rows"], "run_id": manifest.run_id}
+    done = "would be written to" if dry_run else "in"
+    reporter.result(written, [f"{row['rows']} rows {done} {shown(Path(row['folder']))}" for row in written.values()])
+
+
+@app.command()
+def stats(run: RunArgument = None, config: ConfigOption = None, json_output: JsonOption = False) -> None:
+    """What became of a run's revisions, as its last filtering counted them."""
+    from critique_revision.export import open_filtered
+    from critique_revision.folder import open_finished
+    from runs.console import Reporter
+
+    reporter = Reporter(json_output=json_output)
+    found = open_filtered(open_finished(_run_folder(run, config))).stats
+    _show_stats(found, reporter)
+    reporter.result(found, [f"{found['pairs']} pairs from {found['prompts']} prompts."])
+
+
+def _flags(**values: object) -> list[str]:
+    return [f"{name}={value}" for name, value in values.items() if value is not None]
+
+
+def _read_config(path: Path | None, overrides: list[str]) -> RecipeConfig:
+    from critique_revision.config import RecipeConfig
+    from runs import config as configs
+    from runs.errors import UsageError
+
+    if path is None:
+        raise UsageError(
+            "No config was named.", mend="For example: --config configs/critique_revision/smollm2-135m.yaml"
+        )
+    return configs.load(RecipeConfig, path, overrides)
+
+
+def _run_folder(run: Path | None, config: Path | None) -> Path:
+    """The folder named on the command line, else the config's."""
+    from runs.errors import UsageError
+
+    if run is not None:
+        return run
+    if config is None:
+        raise UsageError("Name the run's folder, or its --config.")
+    return _read_config(config, []).output_dir
+
+
+def _filter_settings(stored: RecipeConfig, config: Path | None, overrides: list[str]) -> FilterSettings:
+    """The run's own filter settings, or those of a config named now, with the overrides."""
+    from critique_revision.config import RecipeConfig
+    from runs import config as configs
+    from runs.errors import UsageError
+
+    for override in overrides:
+        if not override.startswith("filters."):
+            raise UsageError(f"--set {override}: only filters.* can change after generation.")
+    base = stored if config is None else _read_config(config, [])
+    values = configs.apply_overrides(base.model_dump(mode="json"), overrides)
+    return configs.parse(RecipeConfig, values, source="The config with --set").filters
+
+
+def _command(name: str, config: Path | None, overrides: list[str] | None, **flags: object) -> str:
+    """The command line that does the same again, as a manifest records it."""
+    from runs.paths import shown
+
+    words = ["uv", "run", "critique-revision", name, "--config", shown(config) if config else ""]
+    for override in overrides or ():
+        words += ["--set", override]
+    for flag, value in flags.items():
+        if value is not None:
+            words += [f"--{flag.replace('_', '-')}", shown(value) if isinstance(value, Path) else str(value)]
+    return shlex.join(words)
+
+
+def _show_prompts(selection: Selection, reporter: Reporter) -> None:
+    """A table of what became of each source's rows."""
+    if reporter.quiet:
+        return
+    rows = []
+    for name, counts in selection.counts.items():
+        left_out = ", ".join(
+            f"{reason} {n}" for reason, n in sorted(counts.items()) if reason not in ("rows", "chosen")
+        )
+        rows.append([name, str(counts["rows"]), str(counts["chosen"]), left_out])
+    reporter.table("Prompts", ["source", "rows", "chosen", "left out"], rows)
+
+
+def _show_stats(found: dict[str, Any], reporter: Reporter) -> None:
+    """Counts by reason, principle and tag, each with its denominator."""
+    total = found["revisions"]
+    rows = [["accepted", str(found["accepted"]), f"{found['accepted'] / total:.1%}", ""]]
+    rows += [
+        [reason, str(count), f"{count / total:.1%}", str(found["any_reason"].get(reason, count))]
+        for reason, count in found["by_reason"].items()
+    ]
+    caption = f"of {total} revisions of {found['prompts']} prompts; 'any' counts every reason against a revision"
+    reporter.table("Revisions by reason", ["reason", "n", "share", "any"], rows, caption=caption)
+    for field, title in (("by_principle", "principle"), ("by_tag", "tag")):
+        grouped = [
+            [
+                name,
+                str(row["revisions"]),
+                str(row["accepted"]),
+                f"{row['accepted'] / row['revisions']:.0%}",
+                ", ".join(f"{reason} {count}" for reason, count in row["by_reason"].items()),
+            ]
+            for name, row in found[field].items()
+        ]
+        reporter.table(f"Revisions by {title}", [title, "n", "accepted", "share", "rejected for"], grouped)
+
+
+def main() -> None:
+    """Entry point of ``critique-revision``."""
+    run_app(app, lists=("--formats",))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""The config of a critique-revision run: configs/critique_revision/*.yaml."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from inference.corpora import Source
+from inference.records import Sampling
+from runs.config import StrictModel
+from runs.paths import PROJECT_ROOT
+
+PromptKind = Literal["transcript_first_turn", "transcript_context", "text"]
+Reason = Literal[
+    "empty",
+    "no_answer",
+    "role_markers",
+    "preamble",
+    "commentary",
+    "truncated",
+    "over_long",
+    "repetition",
+    "few_shot_leak",
+    "echo",
+    "identical",
+    "near_identical",
+    "refusal_of_benign",
+    "no_decline",
+    "boilerplate",
+]
+
+
+class PromptSource(StrictModel):
+    """A table of rows that prompts are taken from."""
+
+    source: Source
+    """Where the rows are: a hub dataset, a local file, or both."""
+    kind: PromptKind
+    """``text``: the field is the user's message. ``transcript_first_turn``: the first message of a transcript.
+    ``transcript_context``: the transcript without its last answer."""
+    field: str
+    """The column that is read."""
+    tag: str
+    """What the prompts are: ``red_team`` and ``benign`` have filters of their own."""
+    max_rows: int | None = Field(default=None, ge=1)
+    """At most so many prompts, chosen by the hash of seed and prompt."""
+    max_prompt_chars: int = Field(default=2000, ge=1)
+    """Longer prompts are left out and counted."""
+
+
+class Role(StrictModel):
+    """One of the three parts that a model plays."""
+
+    checkpoint: str = "base"
+    """The name of one of the family's checkpoints."""
+    max_new_tokens: int = Field(default=256, ge=1)
+    temperature: float = Field(default=0.0, ge=0.0)
+    top_p: float = Field(default=1.0, gt=0.0, le=1.0)
+    repetition_penalty: float = Field(default=1.0, gt=0.0)
+
+    def sampling(self, seed: int) -> Sampling:
+        """The decoding settings with the run's seed; each row derives its own."""
+        return Sampling(seed=seed, **self.model_dump(exclude={"checkpoint"}))
+
+
+class Roles(StrictModel):
+    """Who answers, who criticises, who revises. They may be one model (Bai et al. 2022) or three."""
+
+    generator: Role = Role()
+    critic: Role = Role()
+    reviser: Role = Role()
+
+    @property
+    def checkpoints(self) -> list[str]:
+        """The checkpoints that are needed, each once."""
+        return list(dict.fromkeys((self.generator.checkpoint, self.critic.checkpoint, self.reviser.checkpoint)))
+
+
+class Exemplars(StrictModel):
+    """The worked examples before each critique and revision."""
+
+    file: Path = Path("configs/critique_revision/exemplars.yaml")
+    count: int = Field(default=4, ge=0)
+    """How many of them, from the top of the file."""
+
+
+class FilterSettings(StrictModel):
+    """Thresholds of the rejection reasons (`critique_revision.filters`)."""
+
+    skip: tuple[Reason, ...] = ()
+    """Reasons that are not checked."""
+    min_words: int = Field(default=5, ge=1)
+    """``empty``: fewer words than this."""
+    max_words: int = Field(default=400, ge=1)
+    """``over_long``: more words than this."""
+    near_identical: float = Field(default=0.9, gt=0.0, le=1.0)
+    """``near_identical``: share of words in common with the answer."""
+    echo: float = Field(default=0.8, gt=0.0, le=1.0)
+    """``echo`` and ``commentary``: share of words in common with the prompt, the critique or the request."""
+    max_repeats: int = Field(default=4, ge=2)
+    """``repetition``: this many copies of one 4-gram."""
+    min_distinct: float = Field(default=0.6, ge=0.0, le=1.0)
+    """``repetition``: smallest share of distinct 4-grams."""
+    leak_words: int = Field(default=7, ge=3)
+    """``few_shot_leak``: longest run of words that may also stand in an exemplar, plus one."""
+    max_same_chosen: int = Field(default=3, ge=1)
+    """``boilerplate``: so many equal revisions are kept."""
+    require_decline: bool = False
+    """``no_decline``: whether revisions of ``red_team`` prompts must open as refusals."""
+    trim_cut_answers: bool = True
+    """End an answer that was cut at the token limit with its last whole sentence, so that the pair does not teach
+    where the limit was."""
+
+
+class RecipeConfig(StrictModel):
+    """Everything that a run of critique and revision depends on."""
+
+    schema_version: Literal[1] = 1
+    name: str
+    family: str
+    seed: int = 0
+    device: str = "auto"
+    batch_size: int = Field(default=16, ge=1)
+    output_dir: Path
+    constitution: Path = Path("configs/constitutions/default.yaml")
+    exemplars: Exemplars = Exemplars()
+    revisions: int = Field(default=1, ge=1)
+    """K: critiques and revisions per prompt, each by another principle."""
+    roles: Roles = Roles()
+    prompts: tuple[PromptSource, ...] = Field(min_length=1)
+    exclude_prompts: tuple[Path, ...] = ()
+    """Prompt files whose prompts must not be trained on."""
+    limit: int | None = Field(default=None, ge=1)
+    """Use only so many prompts of all sources together (``--limit``)."""
+    filters: FilterSettings = FilterSettings()
+
+    @model_validator(mode="after")
+    def _sizes_agree(self) -> RecipeConfig:
+        if self.filters.min_words > self.filters.max_words:
+            raise ValueError("filters.min_words is larger than filters.max_words")
+        return self
+
+
+def locate(path: Path) -> Path:
+    """A path of a config: as it stands if it is there, else relative to the project's root."""
+    return path if path.is_absolute() or path.exists() else PROJECT_ROOT / path

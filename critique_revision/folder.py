@@ -1,0 +1,190 @@
+"""The folder of a run: whose it is, and which files it holds."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from critique_revision.config import RecipeConfig
+from critique_revision.constitution import PrinciplesConstitution, load_principles
+from critique_revision.dialogue import Exemplar, ExemplarFile
+from critique_revision.records import Answer, ChosenPrompt, Critique, RevisionStep
+from runs import config as configs
+from runs.atomic import write_text
+from runs.errors import IntegrityError, UserError
+from runs.identity import digest
+from runs.manifest import NAME as MANIFEST
+from runs.manifest import Manifest, verify
+from runs.paths import shown
+from runs.records import read_jsonl, write_jsonl
+
+IDENTITY = "run.json"
+CONFIG = "config.yaml"
+CONSTITUTION = "constitution.yaml"
+EXEMPLARS = "exemplars.yaml"
+"""Copies of what the run was made from: the user's files may change afterwards."""
+PROMPTS = "prompts.jsonl"
+ANSWERS = "answers.jsonl"
+PAIRS = "pairs.jsonl"
+ACCEPTED = "accepted.jsonl"
+REJECTED = "rejected.jsonl"
+STATS = "stats.json"
+SETUP = (CONFIG, CONSTITUTION, EXEMPLARS, PROMPTS)
+FILTERED = (PAIRS, ACCEPTED, REJECTED, STATS)
+"""What the filters write; a new run of the filters replaces them."""
+
+
+def critiques_name(step: int) -> str:
+    """The file of step ``step``'s critiques."""
+    return f"critiques-{step}.jsonl"
+
+
+def revisions_name(step: int) -> str:
+    """The file of step ``step``'s revisions."""
+    return f"revisions-{step}.jsonl"
+
+
+def stage_names(revisions: int) -> list[str]:
+    """The files that model calls are appended to, in the order in which they are made."""
+    return [ANSWERS, *(name for k in range(1, revisions + 1) for name in (critiques_name(k), revisions_name(k)))]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a run works from, read and checked."""
+
+    config: RecipeConfig
+    constitution: PrinciplesConstitution
+    exemplars: tuple[Exemplar, ...]
+    prompts: tuple[ChosenPrompt, ...]
+
+
+def claim(folder: Path, parts: dict[str, Any], setup: Setup) -> str:
+    """Make ``folder`` the run's own, or check that it is, and give the run id.
+
+    Args:
+        folder: the run's folder.
+        parts: everything that could change the run's records; the run id is its digest.
+        setup: kept in the folder, so that later commands need nothing else.
+
+    Raises:
+        UserError: the folder holds another run (what differs is named), or files that belong to none.
+    """
+    path, run_id = folder / IDENTITY, digest(parts)
+    if path.is_file():
+        stored = json.loads(path.read_bytes())
+        if stored["run_id"] != run_id:
+            raise UserError(
+                f"{shown(folder)} holds another run.",
+                why="They differ in " + "; ".join(_differences(stored["parts"], parts)) + ".",
+                mend="Choose another folder with --output-dir, or start over in this one with --no-resume.",
+            )
+    elif any((folder / name).exists() for name in (ANSWERS, PROMPTS, MANIFEST)):
+        raise UserError(
+            f"{shown(folder)} holds files of a run that cannot be told ({IDENTITY} is missing).",
+            mend="Choose another folder with --output-dir.",
+        )
+    else:
+        write_text(path, json.dumps({"run_id": run_id, "parts": parts}, indent=2, ensure_ascii=False) + "\n")
+    if not all((folder / name).is_file() for name in SETUP):
+        configs.save(setup.config, folder / CONFIG)
+        configs.save(setup.constitution, folder / CONSTITUTION)
+        configs.save(ExemplarFile(exemplars=setup.exemplars), folder / EXEMPLARS)
+        write_jsonl(folder / PROMPTS, setup.prompts)
+    return run_id
+
+
+def clear(folder: Path) -> None:
+    """Remove a run's files, its identity last: killed half-way, the folder still says whose the rest is."""
+    if not (folder / IDENTITY).is_file():
+        return
+    files = [folder / name for name in (MANIFEST, *FILTERED, *SETUP, ANSWERS)]
+    files += [*folder.glob("critiques-*.jsonl"), *folder.glob("revisions-*.jsonl"), folder / IDENTITY]
+    for path in files:
+        path.unlink(missing_ok=True)
+
+
+def _differences(stored: object, wanted: object, dotted: str = "") -> list[str]:
+    """The dotted keys in which two identities differ, with both values where they are short."""
+    if isinstance(stored, dict) and isinstance(wanted, dict):
+        keys = list(dict.fromkeys((*stored, *wanted)))
+        deeper = (_differences(stored.get(key), wanted.get(key), f"{dotted}.{key}".lstrip(".")) for key in keys)
+        return [line for lines in deeper for line in lines]
+    if stored == wanted:
+        return []
+    return [f"{dotted} ({_brief(stored)} there, {_brief(wanted)} now)"]
+
+
+def _brief(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:12]}…"
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run whose generation is complete and whose bytes are what they were."""
+
+    folder: Path
+    setup: Setup
+    manifest: Manifest
+    answers: dict[str, Answer]
+    """By prompt id."""
+    critiques: list[Critique]
+    steps: list[RevisionStep]
+    """Step by step, each in the order of the prompts."""
+
+    @property
+    def run_id(self) -> str:
+        """The run's identity."""
+        return self.manifest.run_id
+
+    @property
+    def config(self) -> RecipeConfig:
+        """The run's config."""
+        return self.setup.config
+
+    @property
+    def prompts(self) -> tuple[ChosenPrompt, ...]:
+        """The run's prompts."""
+        return self.setup.prompts
+
+
+def open_finished(folder: Path) -> FinishedRun:
+    """Read a finished run.
+
+    Raises:
+        UserError: there is no run, or it is not finished; the command that finishes it is named.
+        IntegrityError: a file is missing, changed or not valid.
+    """
+    if not (folder / CONFIG).is_file():
+        raise UserError(
+            f"{shown(folder)} holds no critique-revision run.",
+            mend="Make one: uv run critique-revision generate --config …",
+        )
+    config = configs.load(RecipeConfig, folder / CONFIG)
+    rebuild = f"uv run critique-revision generate --config {shown(folder / CONFIG)} --output-dir {shown(folder)}"
+    if not (folder / MANIFEST).is_file():
+        raise UserError(f"The run in {shown(folder)} is not finished.", mend=f"Finish it: {rebuild}")
+    manifest = verify(folder, rebuild=rebuild)
+    setup = Setup(
+        config,
+        load_principles(folder / CONSTITUTION),
+        configs.load(ExemplarFile, folder / EXEMPLARS).exemplars,
+        tuple(read_jsonl(folder / PROMPTS, ChosenPrompt)),
+    )
+    answers = {answer.prompt_id: answer for answer in read_jsonl(folder / ANSWERS, Answer)}
+    if set(answers) != {prompt.prompt_id for prompt in setup.prompts}:
+        raise IntegrityError(
+            f"{shown(folder)}: {ANSWERS} and {PROMPTS} do not belong together.", mend=f"Rebuild: {rebuild}"
+        )
+    steps = range(1, config.revisions + 1)
+    return FinishedRun(
+        folder,
+        setup,
+        manifest,
+        answers,
+        [row for step in steps for row in read_jsonl(folder / critiques_name(step), Critique)],
+        [row for step in steps for row in read_jsonl(folder / revisions_name(step), RevisionStep)],
+    )

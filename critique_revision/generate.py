@@ -1,0 +1,261 @@
+"""The recipe: prompts → answers → K times (critique → revision), every call on record (Bai et al. 2022, section 3.1).
+
+Run it with ``uv run critique-revision generate --config configs/critique_revision/smollm2-135m.yaml``.
+
+Each stage appends its model calls to a log of its own. A killed run goes on with the same command: the engine gets all
+requests of the stage again and is told which are answered, so its batches, and with them the bytes, stay the same.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel
+
+from critique_revision import folder as folders
+from critique_revision.config import RecipeConfig, Role, locate
+from critique_revision.constitution import Principle, constitution_digest, load_principles
+from critique_revision.dialogue import critique_messages, dialogue_digest, load_exemplars, revision_messages
+from critique_revision.folder import Setup
+from critique_revision.principles import check_enough, choose_principle
+from critique_revision.prompts import Selection, select_prompts
+from critique_revision.records import RECIPE, Answer, ChosenPrompt, Critique, RevisionStep
+from inference.engines.base import Engine
+from inference.records import Completion, Messages, Request
+from runs.console import Reporter
+from runs.errors import UserError
+from runs.identity import digest
+from runs.manifest import NAME as MANIFEST
+from runs.manifest import Manifest, verify, write_manifest
+from runs.records import RecordLog, read_jsonl, to_line, write_jsonl
+
+GENERATOR_VERSION = 1
+"""Raised when the recipe changes what it would write."""
+
+Kind = Literal["answer", "critique", "revision"]
+Record = TypeVar("Record", bound=BaseModel)
+
+
+def read_setup(config: RecipeConfig) -> tuple[Setup, Selection]:
+    """Read and check what a config names: constitution, exemplars, prompts.
+
+    Raises:
+        UserError: one of them is missing or not valid, or there are fewer principles than revisions.
+    """
+    constitution = load_principles(locate(config.constitution))
+    check_enough(constitution, config.revisions)
+    exemplars = load_exemplars(locate(config.exemplars.file), config.exemplars.count)
+    selection = select_prompts(config)
+    return Setup(config, constitution, exemplars, tuple(selection.prompts)), selection
+
+
+def identity_parts(setup: Setup, engines: Mapping[str, Engine]) -> dict[str, Any]:
+    """Everything that could change the records of a run."""
+    config = setup.config
+    roles = {"generator": config.roles.generator, "critic": config.roles.critic, "reviser": config.roles.reviser}
+    return {
+        "recipe": RECIPE,
+        "version": GENERATOR_VERSION,
+        "seed": config.seed,
+        "revisions": config.revisions,
+        "constitution": constitution_digest(setup.constitution),
+        "dialogue": dialogue_digest(setup.exemplars),
+        "prompts": {
+            "count": len(setup.prompts),
+            "sha256": digest([[prompt.prompt_id, prompt.tag] for prompt in setup.prompts]),
+        },
+        "roles": {
+            name: {
+                "model": engines[role.checkpoint].identity,
+                "sampling": role.sampling(config.seed).model_dump(mode="json"),
+            }
+            for name, role in roles.items()
+        },
+    }
+
+
+class _Recipe:
+    """One run in one folder, stage by stage."""
+
+    def __init__(self, setup: Setup, engines: Mapping[str, Engine], folder: Path, reporter: Reporter) -> None:
+        self.setup, self.config, self.engines = setup, setup.config, engines
+        self.folder, self.reporter = folder, reporter
+        self.run_id = folders.claim(folder, identity_parts(setup, engines), setup)
+        self.replies: dict[str, str] = {}
+        """Prompt id → the current reply: the answer, then the latest revision."""
+
+    def answers(self) -> None:
+        """Stage 0: the generator answers every prompt."""
+        role = self.config.roles.generator
+
+        def record(prompt: ChosenPrompt, done: Completion) -> Answer:
+            return Answer(prompt_id=prompt.prompt_id, model=role.checkpoint, **done.model_dump())
+
+        made = self._stage("answer", 0, folders.ANSWERS, Answer, role, lambda prompt: prompt.messages, record)
+        self.replies = {answer.prompt_id: answer.text for answer in made}
+
+    def step(self, step: int) -> None:
+        """Stage ``step``: every current reply is criticised, then revised, by one principle."""
+        exemplars, critic, reviser = self.setup.exemplars, self.config.roles.critic, self.config.roles.reviser
+        chosen = {prompt.prompt_id: self._principle(prompt, step) for prompt in self.setup.prompts}
+
+        def critique_turns(prompt: ChosenPrompt) -> Messages:
+            request = chosen[prompt.prompt_id].critique_request
+            return critique_messages(exemplars, prompt.messages, self.replies[prompt.prompt_id], request)
+
+        def critique_record(prompt: ChosenPrompt, done: Completion) -> Critique:
+            return Critique(
+                prompt_id=prompt.prompt_id,
+                step=step,
+                principle_id=chosen[prompt.prompt_id].id,
+                model=critic.checkpoint,
+                **done.model_dump(),
+            )
+
+        name = folders.critiques_name(step)
+        made = self._stage("critique", step, name, Critique, critic, critique_turns, critique_record)
+        critiques = {critique.prompt_id: critique for critique in made}
+
+        def revision_turns(prompt: ChosenPrompt) -> Messages:
+            identity = prompt.prompt_id
+            request, words = chosen[identity].revision_request, critiques[identity].text
+            return revision_messages(exemplars, prompt.messages, self.replies[identity], words, request)
+
+        def revision_record(prompt: ChosenPrompt, done: Completion) -> RevisionStep:
+            critique = critiques[prompt.prompt_id]
+            return RevisionStep(
+                prompt_id=prompt.prompt_id,
+                step=step,
+                principle_id=critique.principle_id,
+                critique=critique.text,
+                revision=done.text,
+                critic=critique.model,
+                reviser=reviser.checkpoint,
+                critique_finish_reason=critique.finish_reason,
+                **done.model_dump(exclude={"text"}),
+            )
+
+        name = folders.revisions_name(step)
+        revised = self._stage("revision", step, name, RevisionStep, reviser, revision_turns, revision_record)
+        # An empty revision has nothing to criticise: the next step starts from the reply before it.
+        self.replies |= {row.prompt_id: row.revision for row in revised if row.revision.strip()}
+
+    def _principle(self, prompt: ChosenPrompt, step: int) -> Principle:
+        return choose_principle(self.setup.constitution, seed=self.config.seed, prompt_id=prompt.prompt_id, step=step)
+
+    def _stage(
+        self,
+        kind: Kind,
+        step: int,
+        name: str,
+        model: type[Record],
+        role: Role,
+        turns: Callable[[ChosenPrompt], Messages],
+        record: Callable[[ChosenPrompt, Completion], Record],
+    ) -> list[Record]:
+        """Make the calls of one stage that are not on record yet; give all its records in the prompts' order."""
+        keys = {digest([self.run_id, prompt.prompt_id, step, kind]): prompt for prompt in self.setup.prompts}
+        title = kind if kind == "answer" else f"{kind} {step} of {self.config.revisions}"
+        with RecordLog(self.folder / name, model) as log:
+            done = frozenset(key for key in keys if key in log)
+            if len(done) < len(keys):
+                requests = [Request(key=key, messages=turns(prompt)) for key, prompt in keys.items()]
+                engine = self.engines[role.checkpoint]
+                with self.reporter.progress(title, total=len(keys), done=len(done)) as advance:
+                    for completion in engine.generate(requests, role.sampling(self.config.seed), skip=done):
+                        log.append(record(keys[completion.key], completion))
+                        advance()
+            missing = [key for key in keys if key not in log]
+            if missing:
+                raise UserError(
+                    f"{len(missing)} of {len(keys)} calls of stage '{title}' got no answer.",
+                    mend="What was answered is kept. Run the same command again.",
+                )
+            records = [log[key] for key in keys]
+        _settle(self.folder / name, records)
+        return records
+
+
+def _settle(path: Path, records: Sequence[BaseModel]) -> None:
+    """Put a finished log into the prompts' order, so that the order in which calls came back leaves no trace."""
+    if path.read_bytes() != b"".join(to_line(record) for record in records):
+        write_jsonl(path, records)
+
+
+def run_recipe(
+    setup: Setup,
+    engines: Mapping[str, Engine],
+    folder: Path,
+    *,
+    prompt_counts: Mapping[str, Mapping[str, int]],
+    sources: Mapping[str, str],
+    reporter: Reporter,
+    command: str,
+) -> Manifest:
+    """Generate answers, critiques and revisions into ``folder``. The caller holds the folder's lock.
+
+    Args:
+        setup: what the run works from.
+        engines: checkpoint name → engine, for every checkpoint that a role names.
+        prompt_counts: what became of each source's rows, for the manifest.
+        sources: prompt source → digest, for the manifest.
+        folder: the run's folder.
+        reporter: shows progress.
+        command: recorded as the command that makes the run again.
+
+    Raises:
+        UserError: the folder holds another run, or a call got no answer.
+    """
+    start = time.monotonic()
+    config = setup.config
+    recipe = _Recipe(setup, engines, folder, reporter)
+    if (folder / MANIFEST).is_file():
+        return verify(folder, rebuild=f"{command} --no-resume")
+    recipe.answers()
+    for step in range(1, config.revisions + 1):
+        recipe.step(step)
+    stages = folders.stage_names(config.revisions)
+    return write_manifest(
+        folder,
+        kind=RECIPE,
+        run_id=recipe.run_id,
+        command=command,
+        config=config.model_dump(mode="json"),
+        inputs={
+            "constitution": {"name": setup.constitution.name, "sha256": constitution_digest(setup.constitution)},
+            "exemplars": dialogue_digest(setup.exemplars),
+            "models": {name: engines[name].identity for name in config.roles.checkpoints},
+            "sources": dict(sources),
+        },
+        seeds={"seed": config.seed},
+        counts={
+            "prompts": {name: dict(row) for name, row in prompt_counts.items()},
+            **_token_counts(folder, config.revisions),
+        },
+        metrics={},
+        wall_seconds=time.monotonic() - start,
+        files=[folder / name for name in (folders.IDENTITY, *folders.SETUP, *stages)],
+    )
+
+
+class _Tokens(BaseModel):
+    """The part of a call's record that is counted."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+
+def _token_counts(folder: Path, revisions: int) -> dict[str, dict[str, int]]:
+    """Calls and tokens of each stage."""
+    counts = {}
+    for name in folders.stage_names(revisions):
+        rows = read_jsonl(folder / name, _Tokens)
+        counts[name.removesuffix(".jsonl")] = {
+            "calls": len(rows),
+            "prompt_tokens": sum(row.prompt_tokens for row in rows),
+            "completion_tokens": sum(row.completion_tokens for row in rows),
+        }
+    return counts

@@ -1,0 +1,174 @@
+"""From a finished run to preference pairs: filter every revision, keep each prompt's last good one, count the rest."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from critique_revision import folder as folders
+from critique_revision.config import FilterSettings, Reason
+from critique_revision.dialogue import Exemplar, conversation_text
+from critique_revision.filters import CHECKS, Candidate, boilerplate, reasons
+from critique_revision.folder import FinishedRun
+from critique_revision.records import Answer, FilteredStep, PreferencePair
+from critique_revision.text import whole_sentences
+from inference.records import Message
+from runs.atomic import write_text
+from runs.records import write_jsonl
+
+ORDER: tuple[Reason, ...] = (*CHECKS, "boilerplate")
+"""The reasons in the order in which they count."""
+
+
+@dataclass(frozen=True)
+class Filtered:
+    """What the filters made of a run."""
+
+    steps: list[FilteredStep]
+    """Every revision, in the order of the run."""
+    pairs: list[PreferencePair]
+    """One per prompt that has an accepted revision, in the order of the prompts."""
+
+
+def filter_run(run: FinishedRun, settings: FilterSettings) -> Filtered:
+    """Judge every revision of ``run`` and pair each prompt's last accepted one with the initial answer."""
+    steps = _mark_boilerplate(_judge(run, settings), settings)
+    by_prompt: dict[str, list[FilteredStep]] = defaultdict(list)
+    for step in steps:
+        by_prompt[step.prompt_id].append(step)
+    pairs = (_pair(sorted(by_prompt[prompt.prompt_id], key=lambda step: step.step)) for prompt in run.prompts)
+    return Filtered(steps, [pair for pair in pairs if pair is not None])
+
+
+def rejected_answer(answer: Answer, settings: FilterSettings) -> str:
+    """The initial answer as a pair holds it: without the sentence that the token limit cut."""
+    text = answer.text.strip()
+    return whole_sentences(text) if settings.trim_cut_answers and answer.finish_reason == "length" else text
+
+
+def _judge(run: FinishedRun, settings: FilterSettings) -> list[FilteredStep]:
+    requests = {row.id: row.revision_request for row in run.setup.constitution.principles}
+    copies = tuple(text for exemplar in run.setup.exemplars for text in _texts(exemplar))
+    prompts = {prompt.prompt_id: prompt for prompt in run.prompts}
+    judged = []
+    for row in run.steps:
+        prompt = prompts[row.prompt_id]
+        answer = rejected_answer(run.answers[row.prompt_id], settings)
+        candidate = Candidate(
+            prompt=conversation_text(prompt.messages),
+            answer=answer,
+            critique=row.critique,
+            revision=row.revision,
+            revision_request=requests[row.principle_id],
+            finish_reason=row.finish_reason,
+            tag=prompt.tag,
+            exemplar_texts=copies,
+        )
+        found = reasons(candidate, settings)
+        judged.append(
+            FilteredStep(
+                prompt_id=row.prompt_id,
+                step=row.step,
+                tag=prompt.tag,
+                principle_id=row.principle_id,
+                reason=found[0] if found else None,
+                reasons=found,
+                messages=prompt.messages,
+                answer=answer,
+                revision=row.revision.strip(),
+                finish_reason=row.finish_reason,
+            )
+        )
+    return judged
+
+
+def _texts(exemplar: Exemplar) -> tuple[str, ...]:
+    return exemplar.user, exemplar.reply, exemplar.critique, exemplar.revision
+
+
+def _mark_boilerplate(steps: list[FilteredStep], settings: FilterSettings) -> list[FilteredStep]:
+    """Reject accepted revisions whose text was accepted ``max_same_chosen`` times before."""
+    if "boilerplate" in settings.skip:
+        return steps
+    accepted = [index for index, step in enumerate(steps) if step.reason is None]
+    marks = boilerplate((steps[index].revision for index in accepted), settings.max_same_chosen)
+    marked = list(steps)
+    for index, flood in zip(accepted, marks, strict=True):
+        if flood:
+            marked[index] = steps[index].model_copy(update={"reason": "boilerplate", "reasons": ("boilerplate",)})
+    return marked
+
+
+def _pair(chain: Sequence[FilteredStep]) -> PreferencePair | None:
+    """The pair of one prompt, from its steps in order; None when none was accepted."""
+    accepted = [step for step in chain if step.reason is None]
+    if not accepted:
+        return None
+    last = accepted[-1]
+    return PreferencePair(
+        prompt=last.messages,
+        chosen=(Message(role="assistant", content=last.revision),),
+        rejected=(Message(role="assistant", content=last.answer),),
+        prompt_id=last.prompt_id,
+        tag=last.tag,
+        step=last.step,
+        principle_ids=tuple(step.principle_id for step in chain if step.step <= last.step),
+    )
+
+
+def statistics(run: FinishedRun, filtered: Filtered, settings: FilterSettings) -> dict[str, Any]:
+    """Counts of a filtered run: by reason, principle, tag and step, and the lengths of both sides of the pairs."""
+    chosen = [len(pair.chosen[0].content.split()) for pair in filtered.pairs]
+    rejected = [len(pair.rejected[0].content.split()) for pair in filtered.pairs]
+    return {
+        "run_id": run.run_id,
+        "settings": settings.model_dump(mode="json"),
+        "prompts": len(run.prompts),
+        "revisions": len(filtered.steps),
+        "accepted": sum(step.reason is None for step in filtered.steps),
+        "pairs": len(filtered.pairs),
+        "by_reason": _ordered(Counter(step.reason for step in filtered.steps if step.reason)),
+        "any_reason": _ordered(Counter(reason for step in filtered.steps for reason in step.reasons)),
+        "by_principle": _grouped(filtered.steps, "principle_id"),
+        "by_tag": _grouped(filtered.steps, "tag"),
+        "by_step": _grouped(filtered.steps, "step"),
+        "pairs_by_tag": dict(sorted(Counter(pair.tag for pair in filtered.pairs).items())),
+        "mean_words": {"chosen": _mean(chosen), "rejected": _mean(rejected)},
+        "chosen_longer": _mean([float(a > b) for a, b in zip(chosen, rejected, strict=True)]),
+    }
+
+
+def _ordered(counts: Counter[Reason]) -> dict[str, int]:
+    return {reason: counts[reason] for reason in ORDER if counts[reason]}
+
+
+def _grouped(steps: Sequence[FilteredStep], field: str) -> dict[str, dict[str, Any]]:
+    """For each value of ``field``: revisions, accepted ones, and the reasons against the others."""
+    groups: dict[str, list[FilteredStep]] = defaultdict(list)
+    for step in steps:
+        groups[str(getattr(step, field))].append(step)
+    return {
+        name: {
+            "revisions": len(rows),
+            "accepted": sum(row.reason is None for row in rows),
+            "by_reason": _ordered(Counter(row.reason for row in rows if row.reason)),
+        }
+        for name, rows in sorted(groups.items())
+    }
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return round(sum(values) / len(values), 3) if values else None
+
+
+def write_filtered(folder: Path, filtered: Filtered, stats: dict[str, Any]) -> None:
+    """Write pairs, accepted and rejected revisions, and last the counts: their presence says that all is whole."""
+    (folder / folders.STATS).unlink(missing_ok=True)
+    write_jsonl(folder / folders.PAIRS, filtered.pairs)
+    write_jsonl(folder / folders.ACCEPTED, [step for step in filtered.steps if step.reason is None])
+    write_jsonl(folder / folders.REJECTED, [step for step in filtered.steps if step.reason is not None])
+    write_text(folder / folders.STATS, json.dumps(stats, indent=2, ensure_ascii=False) + "\n")

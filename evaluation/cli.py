@@ -1,0 +1,112 @@
+"""`uv run evaluate`: checkpoints in, verdict out. Bare `evaluate --models …` is `evaluate run --models …`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from runs.cli import make_app, run_app, split_names
+
+app = make_app("Compare checkpoints of one family: generate, score, compare. Checkpoints in, verdict out.")
+
+RESULTS = Path("results")
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout, all else on stderr.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Show the result only.")]
+
+
+@app.command()
+def run(
+    models: Annotated[
+        Optional[str], typer.Option(help="Checkpoints, separated by spaces or commas.", metavar="NAME …")
+    ] = None,
+    family: Annotated[Optional[str], typer.Option(help="Model family (configs/models/) or a family YAML.")] = None,
+    prompts: Annotated[Optional[Path], typer.Option(help="JSON-lines file of prompts; default: the shipped ones.")] = None,
+    limit: Annotated[Optional[int], typer.Option(min=1, help="Use only N prompts, spread evenly. Stamped.")] = None,
+    evaluators: Annotated[Optional[str], typer.Option(help="Evaluators by name; default: all.", metavar="NAME …")] = None,
+    max_new_tokens: Annotated[Optional[int], typer.Option(min=1, help="Longest answer, in tokens.")] = None,
+    temperature: Annotated[Optional[float], typer.Option(min=0.0, help="0 is greedy.")] = None,
+    batch_size: Annotated[Optional[int], typer.Option(min=1, help="Prompts decoded together.")] = None,
+    seed: Annotated[Optional[int], typer.Option(help="Seed of sampling and of the statistics.")] = None,
+    device: Annotated[Optional[str], typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = None,
+    quantization: Annotated[Optional[str], typer.Option(help="4bit or 8bit (bitsandbytes).")] = None,
+    config: Annotated[Optional[Path], typer.Option(help="YAML of the same settings (configs/evaluation/).")] = None,
+    overrides: Annotated[Optional[list[str]], typer.Option("--set", help="KEY=VALUE into the config.")] = None,
+    output_dir: Annotated[Optional[Path], typer.Option(help="The run's folder; default: results/<family>-<run id>.")] = None,
+    resume: Annotated[bool, typer.Option("--resume/--no-resume", help="Go on where an earlier process stopped.")] = True,
+    dry_run: Annotated[bool, typer.Option(help="Show the resolved config and stop.")] = False,
+    json_output: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Answer every prompt with every checkpoint, score the answers, and compare the checkpoints in pairs."""
+    from evaluation.config import EvaluationRun
+    from evaluation.outputs import show
+    from evaluation.run import evaluate
+    from runs import config as configs
+    from runs.console import Reporter, plain
+    from runs.paths import shown
+
+    reporter = Reporter(json_output=json_output, quiet=quiet)
+    values = configs.apply_overrides(configs.read_yaml(config) if config else {}, overrides or [])
+    given = {
+        "models": split_names(models) if models is not None else None,
+        "family": family,
+        "prompts": prompts,
+        "limit": limit,
+        "evaluators": split_names(evaluators) if evaluators is not None else None,
+        "batch_size": batch_size,
+        "device": device,
+        "quantization": quantization,
+    }
+    decoding = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
+    values |= {key: value for key, value in given.items() if value is not None}
+    sampling = {key: value for key, value in decoding.items() if value is not None}
+    if sampling:
+        values["sampling"] = {"max_new_tokens": 96, **values.get("sampling", {}), **sampling}
+    settings = configs.parse(EvaluationRun, values, source=str(config) if config else "The command line")
+    if dry_run:
+        reporter.result(settings.model_dump(mode="json"), [plain(settings.model_dump_json(indent=2))])
+        return
+    folder, results = evaluate(
+        settings,
+        output_dir=output_dir,
+        results_root=RESULTS,
+        resume=resume,
+        reporter=reporter,
+        command=" ".join(["uv run evaluate", *sys.argv[1:]]),
+    )
+    show(results, reporter)
+    names = ("results.json", "comparison.csv", "samples.jsonl")
+    reporter.result(
+        {"folder": str(folder), **results.model_dump(mode="json")},
+        [*(f"{plain(verdict.sentence)}" for verdict in results.verdicts if verdict.outcome != "undecided"), ""]
+        + [f"[bold]{plain(shown(folder / name))}[/]" for name in names],
+    )
+
+
+@app.command()
+def ls(
+    what: Annotated[str, typer.Argument(help="models, evaluators or runs")] = "runs",
+    json_output: Json = False,
+) -> None:
+    """List what there is: model families, evaluators, or the runs under results/."""
+    from evaluation.listing import list_evaluators, list_models, list_runs
+    from runs.console import Reporter
+    from runs.errors import unknown_name
+
+    listings = {"models": list_models, "evaluators": list_evaluators, "runs": lambda: list_runs(RESULTS)}
+    if what not in listings:
+        raise unknown_name("listing", what, listings)
+    title, columns, rows = listings[what]()
+    reporter = Reporter(json_output=json_output)
+    reporter.table(title, columns, rows)
+    if json_output:
+        reporter.result({what: [dict(zip(columns, row, strict=True)) for row in rows]}, [])
+
+
+def main() -> None:
+    """Entry point of `evaluate`."""
+    run_app(app, lists=("--models", "--evaluators"), default="run")

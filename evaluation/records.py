@@ -1,0 +1,101 @@
+"""The records of an evaluation: samples, contrasts, results."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from evaluation.scores import Judgement
+from inference.records import FinishReason, Messages, Prompt
+from runs.config import StrictModel
+
+
+class Answer(StrictModel):
+    """One model's answer to one prompt, as the append-only log of a run keeps it."""
+
+    key: str
+    """``model:prompt_id:sample``."""
+    model: str
+    prompt_id: str
+    sample: int = 0
+    text: str
+    finish_reason: FinishReason
+    prompt_tokens: int
+    completion_tokens: int
+    seed: int
+
+
+class Sample(StrictModel):
+    """A line of samples.jsonl: prompt, answer, and what the evaluators say about it."""
+
+    prompt_id: str
+    model: str
+    sample: int
+    prompt: Prompt
+    response: str
+    finish_reason: FinishReason
+    prompt_tokens: int
+    completion_tokens: int
+    seed: int
+    mode: str
+    """How the answer responds: ``complied``, ``engaged_refusal``, ``pseudo_refusal`` …"""
+    scores: dict[str, Judgement]
+    """Evaluator → judgement, for the evaluators that apply to the prompt."""
+
+
+class Summary(StrictModel):
+    """One metric of one model over the prompts that it applies to."""
+
+    model: str
+    metric: str
+    mean: float | None
+    """None when nothing was scored."""
+    low: float | None
+    high: float | None
+    """95 % confidence interval of the mean."""
+    scored: int
+    unscored: dict[str, int]
+    """Reason → count; these prompts are not in the mean."""
+
+
+class Verdict(StrictModel):
+    """A paired comparison of two models on one metric."""
+
+    contrast: str
+    """``stage3 - stage2``: the estimate is the first minus the second."""
+    metric: str
+    n: int
+    """Prompts that both models have a value for."""
+    dropped: int
+    """Prompts on which at least one of the two has none."""
+    estimate: float
+    low: float
+    high: float
+    p: float
+    p_adjusted: float
+    """Holm within this run's family of contrasts × metrics."""
+    effect_size: float
+    """Cohen's d_z; 0 when nothing differs."""
+    minimum_detectable_effect: float
+    """The smallest mean difference that this design finds with 80 % power."""
+    outcome: str
+    """``better``, ``worse`` or ``undecided``."""
+    sentence: str
+
+
+class Results(StrictModel):
+    """results.json: keys are lm-eval's where it has them (``results``, ``n-samples``, ``versions``, ``config``)."""
+
+    schema_version: int = 1
+    run_id: str
+    results: dict[str, dict[str, float | None]]
+    """Model → ``metric,none`` and ``metric_stderr,none``, as in lm-eval."""
+    summaries: list[Summary]
+    verdicts: list[Verdict]
+    n_samples: dict[str, Any]
+    versions: dict[str, str]
+    """Evaluator → version."""
+    identity: dict[str, Any]
+    """What could have changed a result."""
+    limited: bool
+    """Whether --limit cut the prompts: such numbers are not to be reported."""
+    config: dict[str, Any]

@@ -1,0 +1,224 @@
+"""What a training run is asked to do: every section, every key, and the contradictions that are refused.
+
+Keys under ``train`` have TRL's and transformers' own names and meanings.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from inference.corpora import Source
+from inference.families import DtypeName
+from inference.loading import Quantization
+from runs.config import StrictModel
+
+LINEAR_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""The seven linear modules of a Llama or Gemma block."""
+
+LossType = Literal[
+    "sigmoid", "hinge", "ipo", "nca_pair", "robust", "bco_pair", "sppo_hard", "apo_zero", "apo_down", "sft", "sigmoid_norm"
+]
+
+
+class ModelSection(StrictModel):
+    """How the base is loaded."""
+
+    dtype: DtypeName | None = None
+    """What the base is computed in; null takes the family's."""
+    quantization: Quantization | None = None
+    """Load the frozen base in 4 or 8 bits (QLoRA); the adapter stays in full precision."""
+    device: str = "auto"
+    """``auto``, ``cpu``, ``cuda`` or ``mps``."""
+
+
+class LoraSection(StrictModel):
+    """The adapter (Hu et al. 2021, LoRA): W + alpha/r · B·A on each target module."""
+
+    r: int = Field(default=16, ge=1)
+    """Rank."""
+    alpha: int = Field(default=32, ge=1)
+    """Scale; the update is multiplied by alpha / r."""
+    dropout: float = Field(default=0.05, ge=0.0, lt=1.0)
+    """Dropout on the adapter's input."""
+    target_modules: tuple[str, ...] = Field(default=LINEAR_MODULES, min_length=1)
+    """Last part of the names of the linear modules that get an adapter."""
+
+
+class DataSection(StrictModel):
+    """Which rows are read, and which of them are held out."""
+
+    sources: tuple[Source, ...] = Field(min_length=1)
+    """Datasets, read one after the other."""
+    max_rows: int | None = Field(default=None, ge=1)
+    """Rows to train on; null takes all. They are drawn by hash, not from the top of the file."""
+    max_tokens: int = Field(default=512, ge=8)
+    """Longest example, in tokens."""
+    holdout_fraction: float = Field(default=0.02, ge=0.0, lt=1.0)
+    """Share of PROMPTS (by hash of the first user turn) that is never trained on."""
+    max_holdout_rows: int = Field(default=64, ge=1)
+    """Cap on held-out rows that are evaluated; the rest of the held-out prompts is left out altogether."""
+    seed: int = 0
+    """Orders the rows. It does not move prompts across the split, which is the same in every stage."""
+
+
+class SFTData(DataSection):
+    """Conversations."""
+
+    field: str = "messages"
+    """Column with the conversation: a message list, or an hh-rlhf transcript (``\\n\\nHuman: … \\n\\nAssistant: …``)."""
+
+
+class DPOData(DataSection):
+    """Preference pairs: columns ``prompt``, ``chosen`` and ``rejected``; optionally ``label_prob`` and ``accepted``."""
+
+    min_label_prob: float = Field(default=0.5, ge=0.0, le=1.0)
+    """Pairs whose ``label_prob`` (how sure the labeller is) is lower are left out."""
+
+
+class TrainSection(StrictModel):
+    """The optimiser and its rhythm."""
+
+    learning_rate: float = Field(gt=0.0)
+    """Peak learning rate of AdamW."""
+    num_train_epochs: float = Field(default=1.0, gt=0.0)
+    """Passes over the training rows."""
+    max_steps: int = Field(default=-1, ge=-1)
+    """Optimiser steps; -1 lets ``num_train_epochs`` decide."""
+    per_device_train_batch_size: int = Field(default=8, ge=1)
+    """Rows (or pairs) in one forward pass."""
+    per_device_eval_batch_size: int = Field(default=8, ge=1)
+    """Rows (or pairs) in one forward pass of the evaluation."""
+    gradient_accumulation_steps: int = Field(default=1, ge=1)
+    """Forward passes per optimiser step."""
+    lr_scheduler_type: Literal["cosine", "linear", "constant", "constant_with_warmup"] = "cosine"
+    """Shape of the learning rate over the run."""
+    warmup_steps: float = Field(default=0.0, ge=0.0)
+    """Steps of linear warm-up; below 1 it is a share of all steps."""
+    weight_decay: float = Field(default=0.0, ge=0.0)
+    """AdamW's weight decay."""
+    max_grad_norm: float = Field(default=1.0, ge=0.0)
+    """Gradients are clipped to this norm; 0 turns clipping off."""
+    train_sampling_strategy: Literal["group_by_length", "random"] = "group_by_length"
+    """``group_by_length`` puts rows of like length together, which saves padding."""
+    logging_steps: int = Field(default=5, ge=1)
+    """Steps between lines of train_log.jsonl."""
+    eval_steps: int | None = Field(default=None, ge=1)
+    """Steps between evaluations on the held-out rows; null evaluates only at the end."""
+    save_steps: int = Field(default=50, ge=1)
+    """Steps between checkpoints: what a killed run can lose."""
+    save_total_limit: int = Field(default=2, ge=1)
+    """Checkpoints kept while training (the best one comes on top)."""
+    load_best_model_at_end: bool = False
+    """Keep the checkpoint with the lowest held-out loss, not the last one."""
+    seed: int = 0
+    """Seeds the adapter's initial weights, the dropout and the row order."""
+    report_to: Literal["none", "tensorboard", "wandb", "trackio"] = "none"
+    """Where metrics are sent besides train_log.jsonl."""
+    bf16: bool = False
+    """bfloat16 autocast. float16 is not offered: Gemma overflows in it."""
+    activation_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a fifth slower."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_fp16(cls, values: Any) -> Any:  # noqa: ANN401 - what stood in the file
+        if isinstance(values, dict) and values.get("fp16"):
+            raise ValueError("fp16 is not offered: Gemma overflows in it, and LoRA has no need of it; set bf16 instead")
+        return values
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TrainSection:
+        if self.save_steps % self.logging_steps:
+            raise ValueError(
+                f"save_steps ({self.save_steps}) must be a multiple of logging_steps ({self.logging_steps}), "
+                "so that a resumed run logs what an uninterrupted one does"
+            )
+        if self.load_best_model_at_end and self.eval_steps is None:
+            raise ValueError("load_best_model_at_end needs eval_steps: without evaluations no checkpoint is the best")
+        if self.load_best_model_at_end and self.eval_steps and self.save_steps % self.eval_steps:
+            raise ValueError(
+                f"load_best_model_at_end needs save_steps ({self.save_steps}) to be a multiple of "
+                f"eval_steps ({self.eval_steps}): only a saved checkpoint can be kept"
+            )
+        return self
+
+
+class DPOTrainSection(TrainSection):
+    """As `TrainSection`, with DPO's own terms (Rafailov et al. 2023)."""
+
+    beta: float = Field(default=0.1, gt=0.0)
+    """Strength of the pull to the reference: the reward is beta · log(policy / reference)."""
+    loss_type: tuple[LossType, ...] = Field(default=("sigmoid",), min_length=1)
+    """Losses that are added up; ``sft`` is the log-likelihood of the chosen answer, which keeps it from falling."""
+    loss_weights: tuple[float, ...] | None = None
+    """Weight of each loss; null means 1 each."""
+    label_smoothing: float = Field(default=0.0, ge=0.0, lt=0.5)
+    """Share of labels taken to be flipped. Only ``robust`` reads it: TRL ignores it for ``sigmoid``."""
+    precompute_ref_log_probs: bool = False
+    """Run the reference once before training; saves time when there is more than one epoch."""
+
+    @model_validator(mode="after")
+    def _losses(self) -> DPOTrainSection:
+        if self.loss_weights is not None and len(self.loss_weights) != len(self.loss_type):
+            raise ValueError(f"loss_weights has {len(self.loss_weights)} entries for {len(self.loss_type)} losses")
+        if len(set(self.loss_type)) != len(self.loss_type):
+            raise ValueError("loss_type names a loss twice")
+        if set(self.loss_type) == {"sft"}:
+            raise ValueError("loss_type has only 'sft', which ignores the rejected answers; use `finetune sft` for that")
+        if self.label_smoothing and "robust" not in self.loss_type:
+            raise ValueError("label_smoothing acts only in the 'robust' loss; add it to loss_type, or set 0")
+        return self
+
+
+class _Run(StrictModel):
+    """What SFT and DPO runs share."""
+
+    family: str
+    """Base model: a name under configs/models, or a YAML file like those."""
+    output_dir: Path
+    """Folder of the finished adapter. Checkpoints live in its hidden ``.work`` until then."""
+    model: ModelSection = ModelSection()
+    early_stopping_patience: int | None = Field(default=None, ge=1)
+    """Stop when this many evaluations in a row did not lower the held-out loss; null never stops early."""
+
+    def _check(self, train: TrainSection, data: DataSection) -> None:
+        if self.early_stopping_patience is not None and train.eval_steps is None:
+            raise ValueError("early_stopping_patience needs train.eval_steps")
+        if train.eval_steps is not None and data.holdout_fraction == 0.0:
+            raise ValueError("train.eval_steps needs held-out rows: set data.holdout_fraction above 0")
+        if self.model.dtype == "float16":
+            raise ValueError("model.dtype float16 overflows when training; use bfloat16 or float32")
+
+
+class SFTRun(_Run):
+    """`finetune sft`: supervised fine-tuning of a LoRA adapter on every assistant turn."""
+
+    lora: LoraSection = LoraSection()
+    data: SFTData
+    train: TrainSection
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SFTRun:
+        self._check(self.train, self.data)
+        return self
+
+
+class DPORun(_Run):
+    """`finetune dpo`: preference tuning of an SFT adapter against a frozen copy of itself."""
+
+    init_adapter: str | None = "stage2"
+    """Where training starts and what it is held to: a checkpoint of the family, a folder, or null for the bare base."""
+    lora: LoraSection | None = None
+    """Only with ``init_adapter: null``: the shape of the new adapter. Otherwise it is the init_adapter's own."""
+    data: DPOData
+    train: DPOTrainSection
+
+    @model_validator(mode="after")
+    def _consistent(self) -> DPORun:
+        self._check(self.train, self.data)
+        if self.init_adapter is not None and self.lora is not None:
+            raise ValueError("lora is the init_adapter's own; leave the section out, or set init_adapter to null")
+        return self

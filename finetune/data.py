@@ -1,0 +1,335 @@
+"""Rows become token ids: which are used, which are held out, and why the others are not.
+
+The held-out side is decided by the hash of the first user turn alone, so that no prompt is on both sides
+and every stage (SFT, DPO, and whoever evaluates them) draws the same line.
+
+Lengths. A conversation that is too long is cut after the last assistant turn that fits: every turn that
+stays is whole, and the row still ends with an answer. A preference pair that is too long is left out: a cut
+answer has no end of turn, and the model would learn to run on.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import ValidationError
+
+from finetune.config import DataSection, DPOData, SFTData
+from inference import chat
+from inference.corpora import read_rows, source_digest
+from inference.records import Message, Messages, prompt_id
+from inference.transcripts import RejectedRow, parse_transcript
+from runs.console import Reporter
+from runs.errors import UserError
+from runs.identity import digest
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+IGNORED = -100
+"""Label of a token that the loss does not see (torch's cross-entropy convention)."""
+
+Parsed = TypeVar("Parsed")
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row, ready for the trainer."""
+
+    columns: dict[str, list[int]]
+    """TRL's columns: ``input_ids`` and ``labels``, or ``prompt_ids``, ``chosen_ids`` and ``rejected_ids``."""
+    tokens: int
+    """Tokens that the model reads."""
+    trained: int
+    """Tokens that the loss sees."""
+    shortened: bool = False
+    """Whether turns were cut off at the end."""
+
+
+@dataclass
+class Examples:
+    """What became of the rows."""
+
+    train: list[Example] = field(default_factory=list)
+    holdout: list[Example] = field(default_factory=list)
+    rejected: Counter[str] = field(default_factory=Counter)
+    """Rows that cannot be used, by reason."""
+    unused: Counter[str] = field(default_factory=Counter)
+    """Good rows beyond ``max_rows`` or ``max_holdout_rows``."""
+    read: int = 0
+
+    @property
+    def trained_fraction(self) -> float:
+        """Share of the training tokens that the loss sees."""
+        total = sum(example.tokens for example in self.train)
+        return sum(example.trained for example in self.train) / total if total else 0.0
+
+    def counts(self) -> dict[str, Any]:
+        """For the manifest: every row that was read is in exactly one of the entries."""
+        return {
+            "rows_read": self.read,
+            "rows_trained": len(self.train),
+            "rows_held_out": len(self.holdout),
+            "rows_rejected": dict(sorted(self.rejected.items())),
+            "rows_unused": dict(sorted(self.unused.items())),
+            "rows_shortened": sum(example.shortened for example in self.train),
+            "tokens": sum(example.tokens for example in self.train),
+            "tokens_trained": sum(example.trained for example in self.train),
+            "trained_fraction": round(self.trained_fraction, 4),
+        }
+
+    def show(self, reporter: Reporter) -> None:
+        """Print `counts` as a table."""
+        rows = [("read", self.read), ("trained on", len(self.train)), ("held out", len(self.holdout))]
+        rows += [(f"rejected: {reason}", count) for reason, count in self.rejected.most_common()]
+        rows += [(f"unused: {reason}", count) for reason, count in self.unused.most_common()]
+        counts = self.counts()
+        caption = (
+            f"{counts['tokens']:,} tokens, {self.trained_fraction:.1%} of them trained on; "
+            f"{counts['rows_shortened']} rows shortened to whole turns"
+        )
+        table = [(name, f"{count:,}") for name, count in rows]
+        if not reporter.quiet:
+            reporter.table("Rows", ["what", "rows"], table, caption=caption)
+
+    def check(self, *, evaluated: bool) -> None:
+        """Refuse data that cannot train.
+
+        Raises:
+            UserError: no rows are left, nothing (or everything) is trained on, or nothing is held out though
+                ``evaluated`` asks for it.
+        """
+        if not self.train:
+            raise UserError(
+                "No row is left to train on.",
+                why=f"{self.read} rows read; rejected: {dict(self.rejected) or 'none'}.",
+                mend="Check data.field and data.max_tokens.",
+            )
+        if not 0.0 < self.trained_fraction < 1.0:
+            raise UserError(
+                f"{self.trained_fraction:.0%} of the tokens are trained on; it must be some and not all.",
+                why="The chat template does not show where the assistant's turns are.",
+            )
+        if evaluated and not self.holdout:
+            raise UserError(
+                "train.eval_steps is set, but no row is held out.",
+                mend="Raise data.holdout_fraction, read more rows, or set train.eval_steps to null.",
+            )
+
+
+def in_holdout(prompt: str, fraction: float) -> bool:
+    """Whether the prompt with this id (a sha256) is on the held-out side."""
+    return int(prompt[:16], 16) < fraction * 2**64
+
+
+def first_turn_id(messages: Messages) -> str:
+    """`prompt_id` of the first user turn: what the split goes by."""
+    first = next(message for message in messages if message.role == "user")
+    return prompt_id((first,))
+
+
+def sft_examples(data: SFTData, tokenizer: PreTrainedTokenizerBase) -> Examples:
+    """Read and tokenise conversations; every assistant turn is trained on.
+
+    Raises:
+        UserError: a source cannot be read, or has no column ``data.field``.
+    """
+    return _collect(
+        data,
+        parse=lambda row: conversation(_column(row, data.field)),
+        encode=lambda messages: _encode_conversation(messages, tokenizer, data.max_tokens),
+        split_by=first_turn_id,
+        content=lambda row: row.get(data.field),
+    )
+
+
+def dpo_examples(data: DPOData, tokenizer: PreTrainedTokenizerBase) -> Examples:
+    """Read and tokenise preference pairs.
+
+    Raises:
+        UserError: a source cannot be read, or has no ``prompt``, ``chosen`` or ``rejected``.
+    """
+    return _collect(
+        data,
+        parse=lambda row: pair(row, data.min_label_prob),
+        encode=lambda parsed: _encode_pair(parsed, tokenizer, data.max_tokens),
+        split_by=lambda parsed: first_turn_id(parsed[0]),
+        content=lambda row: [row.get(name) for name in ("prompt", "chosen", "rejected")],
+    )
+
+
+def inputs(data: DataSection) -> dict[str, str]:
+    """For the manifest: each source's name and the digest of its bytes."""
+    return {f"data:{source.name}": source_digest(source) for source in data.sources}
+
+
+def to_dataset(examples: Sequence[Example]) -> Dataset:
+    """The examples as the table that TRL's trainers take."""
+    from datasets import Dataset
+
+    return Dataset.from_list([example.columns for example in examples])
+
+
+def _column(row: Row, name: str) -> Any:  # noqa: ANN401 - whatever the file holds
+    if name not in row:
+        raise UserError(
+            f"The rows have no column '{name}'.",
+            why=f"They have: {', '.join(sorted(row))}.",
+            mend="Set data.field to the column with the conversation.",
+        )
+    return row[name]
+
+
+def _collect(
+    data: DataSection,
+    *,
+    parse: Callable[[Row], Parsed],
+    encode: Callable[[Parsed], Example],
+    split_by: Callable[[Parsed], str],
+    content: Callable[[Row], Any],
+) -> Examples:
+    found, seen = Examples(), set()
+    for key, row in sorted(_keyed(data, content), key=lambda entry: entry[0]):
+        found.read += 1
+        if key in seen:
+            found.rejected["duplicate"] += 1
+            continue
+        seen.add(key)
+        try:
+            parsed = parse(row)
+            held = in_holdout(split_by(parsed), data.holdout_fraction)
+            side, cap = (found.holdout, data.max_holdout_rows) if held else (found.train, data.max_rows)
+            if cap is not None and len(side) >= cap:
+                found.unused["held_out_surplus" if held else "beyond_max_rows"] += 1
+                continue
+            side.append(encode(parsed))
+        except RejectedRow as rejection:
+            found.rejected[rejection.reason] += 1
+    return found
+
+
+def _keyed(data: DataSection, content: Callable[[Row], Any]) -> Iterable[tuple[str, Row]]:
+    """Each row with a hash of its content: sorting by it draws rows at random, whatever their order on disk."""
+    for source in data.sources:
+        for raw in read_rows(source):
+            row = {name: _plain(value) for name, value in raw.items()}
+            yield digest([data.seed, content(row)]), row
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - whatever the file holds
+    """Arrays, which parquet gives for lists, as lists."""
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def conversation(value: Any) -> Messages:  # noqa: ANN401 - whatever the column holds
+    """A transcript or a message list as turns that end with the assistant's.
+
+    Raises:
+        RejectedRow: it is neither, a turn is empty, or the roles do not alternate.
+    """
+    messages = parse_transcript(value) if isinstance(value, str) else _messages(value)
+    while messages and messages[-1].role != "assistant":
+        messages = messages[:-1]
+    if not any(message.role == "user" for message in messages):
+        raise RejectedRow("no_assistant_turn" if not messages else "no_user_turn")
+    return messages
+
+
+def _messages(value: Any) -> Messages:  # noqa: ANN401 - whatever the column holds
+    if not isinstance(value, list | tuple) or not value:
+        raise RejectedRow("not_a_conversation")
+    try:
+        messages = tuple(Message(role=turn["role"], content=turn["content"]) for turn in value)
+    except (KeyError, TypeError, ValidationError) as error:
+        raise RejectedRow("not_a_conversation") from error
+    if any(not message.content.strip() for message in messages):
+        raise RejectedRow("empty_turn")
+    turns = messages[1:] if messages[0].role == "system" else messages
+    if any(turn.role != ("user", "assistant")[index % 2] for index, turn in enumerate(turns)):
+        raise RejectedRow("roles_do_not_alternate")
+    return messages
+
+
+def pair(row: Row, min_label_prob: float) -> tuple[Messages, str, str]:
+    """A row's prompt, chosen answer and rejected answer.
+
+    Raises:
+        RejectedRow: the row was not accepted, its label is too unsure, or a part is empty or malformed.
+        UserError: the row has no such columns.
+    """
+    missing = [name for name in ("prompt", "chosen", "rejected") if name not in row]
+    if missing:
+        raise UserError(
+            f"A pair has no column '{missing[0]}'.",
+            why=f"It has: {', '.join(sorted(row))}.",
+            mend="Pairs need prompt, chosen and rejected, each a list of messages.",
+        )
+    if row.get("accepted") is False:
+        raise RejectedRow("not_accepted")
+    probability = row.get("label_prob")
+    if probability is not None and probability < min_label_prob:
+        raise RejectedRow("label_unsure")
+    prompt = _messages(row["prompt"])
+    if prompt[-1].role != "user":
+        raise RejectedRow("prompt_does_not_end_with_user")
+    chosen, rejected = (_answer(row[name], prompt) for name in ("chosen", "rejected"))
+    if chosen == rejected:
+        raise RejectedRow("chosen_equals_rejected")
+    return prompt, chosen, rejected
+
+
+def _answer(value: Any, prompt: Messages) -> str:  # noqa: ANN401 - whatever the column holds
+    """The assistant's answer: a string, one message, or the whole conversation that begins with ``prompt``."""
+    if isinstance(value, str):
+        text = value
+    else:
+        try:
+            turns = tuple(Message(role=turn["role"], content=turn["content"]) for turn in value)
+        except (KeyError, TypeError, ValidationError) as error:
+            raise RejectedRow("not_a_conversation") from error
+        if turns[: len(prompt)] == prompt:
+            turns = turns[len(prompt) :]
+        if len(turns) != 1 or turns[0].role != "assistant":
+            raise RejectedRow("not_one_answer")
+        text = turns[0].content
+    if not text.strip():
+        raise RejectedRow("empty_turn")
+    return text
+
+
+def _encode_conversation(messages: Messages, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> Example:
+    whole = len(messages)
+    while True:
+        ids, mask = _template(chat.training_ids, messages, tokenizer)
+        if len(ids) <= max_tokens:
+            break
+        messages = messages[:-2]
+        if len(messages) < 2 or messages[-1].role != "assistant":
+            raise RejectedRow("first_answer_too_long")
+    labels = [token if trained else IGNORED for token, trained in zip(ids, mask, strict=True)]
+    columns = {"input_ids": ids, "labels": labels}
+    return Example(columns, tokens=len(ids), trained=sum(mask), shortened=len(messages) < whole)
+
+
+def _encode_pair(parsed: tuple[Messages, str, str], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> Example:
+    prompt, *answers = parsed
+    prompt_ids = _template(chat.prompt_ids, prompt, tokenizer)
+    chosen, rejected = (_template(chat.completion_ids, prompt, text, tokenizer) for text in answers)
+    if len(prompt_ids) + max(len(chosen), len(rejected)) > max_tokens:
+        raise RejectedRow("too_long")
+    trained = len(chosen) + len(rejected)
+    columns = {"prompt_ids": prompt_ids, "chosen_ids": chosen, "rejected_ids": rejected}
+    return Example(columns, tokens=2 * len(prompt_ids) + trained, trained=trained)
+
+
+def _template(function: Callable[..., Parsed], *arguments: Any) -> Parsed:  # noqa: ANN401 - passed on
+    """Call a function of `inference.chat`; a conversation that the template refuses is a rejected row."""
+    try:
+        return function(*arguments)
+    except UserError as error:
+        raise RejectedRow("chat_template_refuses") from error

@@ -1,0 +1,346 @@
+"""What SFT and DPO share: identity, the trainer's arguments, the training loop with resume, the artifact.
+
+`finetune.sft` and `finetune.dpo` read top to bottom and call what is here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from finetune import card, checkpoints, lora
+from finetune.config import DPORun, SFTRun, TrainSection
+from finetune.data import Examples
+from inference.families import Family
+from runs import config as configs
+from runs.atomic import write_text
+from runs.console import Reporter, plain
+from runs.errors import UserError
+from runs.identity import digest
+from runs.manifest import NAME as MANIFEST
+from runs.manifest import Manifest, artifact_files, read_manifest, verify, write_manifest
+from runs.paths import shown
+
+if TYPE_CHECKING:
+    import torch
+
+    from finetune.trainers import DPO, SFT
+
+RECIPE_VERSION = 1
+"""Raised when the code changes so that the same config trains another adapter."""
+
+NO_EFFECT = ("output_dir", "train.report_to", "train.save_steps", "train.save_total_limit")
+"""Keys that do not change the result, and so may differ when a run is resumed."""
+
+TRAIN_LOG = "train_log.jsonl"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says besides the config."""
+
+    command: str
+    """The command that makes the artifact again."""
+    resume: bool = True
+    dry_run: bool = False
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a run is made of."""
+
+    run_id: str
+    described: dict[str, Any]
+    """The config's keys that matter and the digests of the inputs."""
+    inputs: dict[str, Any]
+
+
+def identify(run: SFTRun | DPORun, *, kind: str, inputs: dict[str, Any]) -> Identity:
+    """The identity of a run: everything that could change its result."""
+    settings = _settings(run.model_dump(mode="json"))
+    described = {"kind": kind, "recipe_version": RECIPE_VERSION, "config": settings, "inputs": inputs}
+    return Identity(digest(described), described, inputs)
+
+
+def _settings(config: dict[str, Any]) -> dict[str, Any]:
+    """The config without the keys in `NO_EFFECT`."""
+    kept = {key: dict(value) if isinstance(value, dict) else value for key, value in config.items()}
+    for dotted in NO_EFFECT:
+        section, _, key = dotted.rpartition(".")
+        (kept[section] if section else kept).pop(key, None)
+    return kept
+
+
+def already_done(output_dir: Path, identity: Identity, options: Options, reporter: Reporter) -> Manifest | None:
+    """The manifest of a finished artifact of this very run, if it is there and whole.
+
+    Raises:
+        UserError: the folder holds the finished artifact of another run, and ``--no-resume`` was not given.
+        IntegrityError: this run's artifact was changed after it was finished.
+    """
+    if not (output_dir / MANIFEST).is_file() or not options.resume:
+        return None
+    manifest = read_manifest(output_dir, rebuild=options.command)
+    if manifest.run_id != identity.run_id:
+        stored = {"config": _settings(manifest.config), "inputs": manifest.inputs}
+        wanted = {key: identity.described[key] for key in stored}
+        raise UserError(
+            f"{shown(output_dir)} holds the finished adapter of another run.",
+            why=checkpoints.describe_difference(stored, wanted),
+            mend="Choose another --output-dir, or replace it with --no-resume.",
+        )
+    verify(output_dir, rebuild=f"{options.command} --no-resume")
+    reporter.say(f"[green]Already done:[/] {plain(shown(output_dir))} is the finished adapter of this run.")
+    return manifest
+
+
+def planned_steps(rows: int, train: TrainSection) -> int:
+    """Optimiser steps of the whole run, as transformers counts them."""
+    batches = math.ceil(rows / train.per_device_train_batch_size)
+    per_epoch = max(math.ceil(batches / train.gradient_accumulation_steps), 1)
+    return train.max_steps if train.max_steps > 0 else math.ceil(train.num_train_epochs * per_epoch)
+
+
+def check_device(device: torch.device, train: TrainSection) -> None:
+    """Refuse what the machine cannot do.
+
+    Raises:
+        UserError: bfloat16 without hardware for it, or more than one process or visible GPU.
+    """
+    import torch
+
+    if train.bf16 and device.type == "cuda":
+        able = torch.cuda.is_bf16_supported(including_emulation=False)
+    elif train.bf16 and device.type == "cpu":
+        found = torch.cpu.get_capabilities()
+        able = any(found.get(name) for name in ("avx512_bf16", "amx_bf16", "avx10_2", "bf16", "sve_bf16"))
+    else:
+        able = True
+    if not able:
+        raise UserError(
+            f"train.bf16 is set, but this {device.type} device has no bfloat16 arithmetic; it would be emulated, slowly.",
+            mend="Set train.bf16=false (and model.dtype=float32).",
+        )
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError("finetune trains in one process.", mend="Start it without accelerate or torchrun.")
+    if device.type == "cuda" and torch.cuda.device_count() > 1:
+        raise UserError(
+            f"{torch.cuda.device_count()} GPUs are visible, and one process trains on one.",
+            mend="Choose one, for example CUDA_VISIBLE_DEVICES=0.",
+        )
+
+
+def quiet_libraries() -> None:
+    """Keep progress bars and advice of the libraries off the console; ours says what matters."""
+    import warnings
+
+    import datasets
+    from transformers.utils import logging
+
+    datasets.disable_progress_bars()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", message=".*pin_memory.*")
+
+
+def arguments(train: TrainSection, work: Path, device: torch.device, *, evaluated: bool) -> dict[str, Any]:
+    """Keyword arguments for TRL's configs: the section's own, and what this project fixes.
+
+    Named here because the defaults are wrong for us: TRL turns bf16 and activation checkpointing ON; the
+    trainer hides NaN losses from the log (``logging_nan_inf_filter``).
+    """
+    own = train.model_dump(exclude={"save_total_limit", "load_best_model_at_end", "loss_type", "loss_weights"})
+    return own | {
+        "output_dir": str(work),
+        "data_seed": train.seed,
+        "eval_strategy": "steps" if evaluated and train.eval_steps else "no",
+        "save_strategy": "steps",
+        "save_total_limit": None,  # `finetune.trainers` removes old checkpoints once the new one is whole
+        "gradient_checkpointing": train.activation_checkpointing,
+        "fp16": False,
+        "use_cpu": device.type == "cpu",
+        "dataloader_pin_memory": device.type == "cuda",
+        "disable_tqdm": True,
+        "logging_nan_inf_filter": False,
+        "max_length": None,  # the rows were cut by `finetune.data`
+    }
+
+
+def train(
+    trainer: SFT | DPO,
+    run: SFTRun | DPORun,
+    examples: Examples,
+    work: Path,
+    reporter: Reporter,
+    *,
+    before: Callable[[], dict[str, float]],
+) -> dict[str, Any]:
+    """Train to the end, from the newest whole checkpoint if there is one.
+
+    Args:
+        trainer: built, with the adapter in its starting state.
+        run: the config.
+        examples: for their lengths and counts.
+        work: the work folder.
+        before: measures the starting state; called once in the life of a run.
+
+    Returns:
+        What was measured: losses, seconds per step, steps.
+    """
+    from transformers import PrinterCallback
+
+    from finetune.trainers import Progress, best_step, log_lines, out_of_patience
+
+    patience, total = run.early_stopping_patience, planned_steps(len(examples.train), run.train)
+    trainer.lengths = [example.tokens for example in examples.train]
+    trainer.save_total_limit = run.train.save_total_limit
+    trainer.keep_best = run.train.load_best_model_at_end
+    measured = _once(work / "before.json", before)
+    checkpoint = checkpoints.latest(work, reporter)
+    done, history = (checkpoint.step, checkpoint.log_history) if checkpoint else (0, [])
+    if checkpoint is not None:
+        reporter.say(f"Resuming at step {done} of {total}.")
+        trainer.wall_before = checkpoint.wall_seconds
+        # TRL counts tokens from zero in every process.
+        trainer._total_train_tokens = next((e["num_tokens"] for e in reversed(history) if "num_tokens" in e), 0)
+    trainer.started = time.monotonic()
+    seconds: list[float] = []
+    if done < total and not out_of_patience(history, patience):
+        with reporter.progress("training", total, done) as advance:
+            progress = Progress(advance, work / TRAIN_LOG, patience)
+            trainer.remove_callback(PrinterCallback)
+            trainer.add_callback(progress)
+            trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
+            trainer.remove_callback(Progress)
+        done, history, seconds = trainer.state.global_step, trainer.state.log_history, progress.step_seconds
+    elif checkpoint is not None:
+        lora.load(trainer.model, checkpoint.folder)
+    write_text(work / TRAIN_LOG, log_lines(history))
+    best = best_step(history) if run.train.load_best_model_at_end else None
+    if best is not None and best != done:
+        reporter.say(f"Keeping step {best}, whose held-out loss is the lowest.")
+        lora.load(trainer.model, work / f"checkpoint-{best}")
+    losses = [entry["loss"] for entry in history if "loss" in entry]
+    return measured | {
+        "steps": done,
+        "step_kept": best if best is not None else done,
+        "train_loss_first": losses[0] if losses else None,
+        "train_loss_last": losses[-1] if losses else None,
+        "seconds_per_step": round(statistics.fmean(seconds), 3) if seconds else None,
+        "training_seconds": round(trainer.wall_before + time.monotonic() - trainer.started, 1),
+    }
+
+
+def finish(
+    trainer: SFT | DPO,
+    run: SFTRun | DPORun,
+    *,
+    kind: str,
+    family: Family,
+    identity: Identity,
+    examples: Examples,
+    measured: dict[str, Any],
+    work: Path,
+    options: Options,
+    began: float,
+) -> Manifest:
+    """Store the adapter in bfloat16, load it back, evaluate what was loaded, and write card and manifest.
+
+    The held-out numbers in the manifest are those of the stored bytes, not of the float32 weights before them.
+    """
+    import torch
+
+    building = work / "artifact"
+    shutil.rmtree(building, ignore_errors=True)
+    lora.save(trainer.model, building, public_id=family.base.public_id, dtype=torch.bfloat16)
+    lora.load(trainer.model, building)
+    metrics = measured | (held_out(trainer) if examples.holdout else {})
+    configs.save(run, building / "config.yaml")
+    shutil.copyfile(work / TRAIN_LOG, building / TRAIN_LOG)
+    text = card.render(
+        run, kind=kind, family=family, inputs=identity.inputs, counts=examples.counts(), metrics=metrics, command=options.command
+    )
+    write_text(building / "MODEL_CARD.md", text)
+
+    output = run.output_dir
+    (output / MANIFEST).unlink(missing_ok=True)  # from here until the new one, the folder is unfinished
+    for path in artifact_files(building):
+        os.replace(path, output / path.name)
+    manifest = write_manifest(
+        output,
+        kind="adapter",
+        run_id=identity.run_id,
+        command=options.command,
+        config=run.model_dump(mode="json"),
+        inputs=identity.inputs,
+        seeds={"train": run.train.seed, "data": run.data.seed},
+        counts=examples.counts(),
+        metrics=metrics,
+        wall_seconds=trainer.wall_before + time.monotonic() - began,
+        files=[output / name for name in ARTIFACT],
+    )
+    shutil.rmtree(building)
+    checkpoints.clear(work)
+    return manifest
+
+
+ARTIFACT = (lora.WEIGHTS, lora.CONFIG, "config.yaml", TRAIN_LOG, "MODEL_CARD.md")
+"""The files of a finished adapter, besides the manifest."""
+
+
+def held_out(trainer: SFT | DPO) -> dict[str, float]:
+    """The held-out numbers of the adapter as it is now, without timings."""
+    from finetune.trainers import TIMINGS
+
+    found = trainer.evaluate()
+    dropped = (*TIMINGS, "num_tokens", "epoch")
+    return {key: round(value, 6) for key, value in found.items() if not any(part in key for part in dropped)}
+
+
+def no_measurement() -> dict[str, float]:
+    """For `train`, when the starting state needs no measuring."""
+    return {}
+
+
+def _once(path: Path, measure: Callable[[], dict[str, float]]) -> dict[str, Any]:
+    """The stored measurement, or a new one that is then stored."""
+    if not path.is_file():
+        write_text(path, json.dumps(measure()) + "\n")
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def plan(run: SFTRun | DPORun, examples: Examples, parameters: int) -> tuple[dict[str, Any], list[str]]:
+    """The answer of ``--dry-run``: the resolved config and the size of what it asks for."""
+    steps = planned_steps(len(examples.train), run.train)
+    counts = examples.counts()
+    size = {"trainable_parameters": parameters, "steps": steps, "held_out_rows": len(examples.holdout)}
+    lines = yaml.safe_dump(run.model_dump(mode="json"), sort_keys=False).rstrip().splitlines()
+    lines = [plain(line) for line in lines]
+    lines.append(f"{parameters:,} trainable parameters; {steps} steps over {counts['tokens']:,} tokens a pass")
+    return {"config": run.model_dump(mode="json"), "counts": counts, **size}, lines
+
+
+def result(manifest: Manifest, output: Path) -> tuple[dict[str, Any], list[str]]:
+    """What the command answers: for machines, and in lines for people."""
+    metrics = manifest.metrics
+    value = {"output_dir": str(output), "run_id": manifest.run_id, "counts": manifest.counts, "metrics": metrics}
+    lines = [f"[green]Adapter:[/] {plain(shown(output))} ({metrics.get('steps')} steps, {manifest.wall_seconds:.0f} s)"]
+    for key in ("eval_loss_before", "eval_loss", "eval_rewards/accuracies", "eval_rewards/margins"):
+        if key in metrics:
+            lines.append(f"  {key}: {metrics[key]:.4f}")
+    return value, lines
+
+

@@ -1,0 +1,133 @@
+"""LoRA adapters: where they go, and what of them is stored."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from finetune.config import LoraSection
+from inference.families import Family
+from runs.atomic import write_text
+from runs.errors import IntegrityError, UserError, unknown_name
+
+if TYPE_CHECKING:
+    import torch
+    from peft import LoraConfig, PeftModel
+    from transformers import PreTrainedModel
+
+WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+POLICY = "default"
+"""The trained adapter's name in memory. TRL's DPOTrainer copies an adapter of this name as its reference."""
+
+
+def linear_names(model: PreTrainedModel) -> list[str]:
+    """Last parts of the names of the model's linear modules, without the output head.
+
+    The head is left out because TRL multiplies by ``lm_head.weight`` itself: an adapter on it would be ignored.
+    """
+    from torch import nn
+
+    names = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    return sorted(names - {"lm_head"})
+
+
+def lora_config(section: LoraSection, model: PreTrainedModel) -> LoraConfig:
+    """PEFT's config for ``section``.
+
+    Raises:
+        UsageError: a target module matches nothing in ``model``.
+    """
+    from peft import LoraConfig
+
+    known = linear_names(model)
+    for name in section.target_modules:
+        if name not in known:
+            raise unknown_name("LoRA target module", name, known)
+    return LoraConfig(
+        r=section.r,
+        lora_alpha=section.alpha,
+        lora_dropout=section.dropout,
+        target_modules=list(section.target_modules),
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+
+
+def trainable_parameters(section: LoraSection, model: PreTrainedModel) -> int:
+    """Parameters of an adapter of this shape: r · (inputs + outputs) for each target module."""
+    from torch import nn
+
+    lora_config(section, model)
+    return sum(
+        section.r * (module.in_features + module.out_features)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and name.rpartition(".")[2] in section.target_modules
+    )
+
+
+def resolve_adapter(name: str, family: Family) -> Path:
+    """The folder of an adapter given as a checkpoint name of the family or as a folder.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if name in family.adapters:
+        return family.adapter_folder(name)
+    if Path(name).is_dir():
+        return Path(name)
+    raise unknown_name(f"adapter (family {family.name}, or a folder)", name, family.adapters)
+
+
+def tensors(model: PeftModel) -> dict[str, torch.Tensor]:
+    """The trained adapter's weights under the names that PEFT stores."""
+    from peft import get_peft_model_state_dict
+
+    # "auto" would look the base up on the hub to see whether its vocabulary grew.
+    state: dict[str, torch.Tensor] = get_peft_model_state_dict(
+        model, adapter_name=POLICY, save_embedding_layers=False
+    )
+    return state
+
+
+def save(model: PeftModel, folder: Path, *, public_id: str, dtype: torch.dtype | None = None) -> None:
+    """Write the trained adapter, and only that one: DPO's frozen "ref" copy is never stored.
+
+    Args:
+        model: holds the adapter `POLICY`.
+        folder: gets ``adapter_model.safetensors`` and ``adapter_config.json``.
+        public_id: the base's public name; never a path of this machine.
+        dtype: what the weights are stored in; None keeps what they are trained in.
+    """
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {name: value.detach().to("cpu", dtype or value.dtype).contiguous() for name, value in tensors(model).items()}
+    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+    model.peft_config[POLICY].save_pretrained(str(folder))
+    stored = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    stored |= {"base_model_name_or_path": public_id, "inference_mode": True, "revision": None}
+    # PEFT keeps the targets in a set, whose order changes from process to process.
+    stored["target_modules"] = sorted(stored["target_modules"])
+    write_text(folder / CONFIG, json.dumps(stored, indent=2, sort_keys=True) + "\n")
+
+
+def load(model: PeftModel, folder: Path) -> None:
+    """Set the trained adapter's weights to those stored in ``folder``, and check that all of them arrived.
+
+    Raises:
+        IntegrityError: the file holds other tensors than the model, or a value was lost on the way.
+    """
+    import torch
+    from peft import set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    stored = load_file(folder / WEIGHTS)
+    set_peft_model_state_dict(model, stored, adapter_name=POLICY)
+    held = tensors(model)
+    if held.keys() != stored.keys():
+        raise IntegrityError(f"{folder / WEIGHTS} does not fit the adapter: its tensors have other names.")
+    for name, value in held.items():
+        if not torch.equal(value.detach().cpu(), stored[name].to(value.dtype)):
+            raise IntegrityError(f"{folder / WEIGHTS}: '{name}' did not survive saving and loading.")

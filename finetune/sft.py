@@ -1,0 +1,110 @@
+"""`finetune sft`: teach a base model to answer, one LoRA adapter, every assistant turn trained on.
+
+    uv run finetune sft --config configs/finetune/smollm2-135m-sft.yaml
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finetune import data, fit, lora
+from finetune.checkpoints import open_work
+from finetune.config import SFTRun
+from finetune.fit import Options
+from inference.chat import chat_digest
+from inference.families import load_family
+from inference.loading import base_identity, load_base, load_tokenizer, resolve_device
+from runs.console import Reporter
+from runs.lock import run_lock
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from finetune.trainers import SFT
+
+
+def run_sft(run: SFTRun, options: Options, reporter: Reporter) -> tuple[dict[str, Any], list[str]]:
+    """Train, or say what would be trained.
+
+    Returns:
+        The command's result, for machines and for people.
+
+    Raises:
+        UserError: data, model, device or output folder cannot be used as asked; the message says what to do.
+    """
+    began = time.monotonic()
+    fit.quiet_libraries()
+    device = resolve_device(run.model.device)
+    fit.check_device(device, run.train)
+    family = load_family(run.family)
+    tokenizer = load_tokenizer(family)
+    inputs = {"base": base_identity(family), "chat": chat_digest(tokenizer), **data.inputs(run.data)}
+    identity = fit.identify(run, kind="sft", inputs=inputs)
+    finished = fit.already_done(run.output_dir, identity, options, reporter)
+    if finished is not None and not options.dry_run:
+        return fit.result(finished, run.output_dir)
+
+    examples = data.sft_examples(run.data, tokenizer)
+    examples.show(reporter)
+    examples.check(evaluated=run.train.eval_steps is not None)
+    model = load_base(family, device=run.model.device, dtype=run.model.dtype, quantization=run.model.quantization)
+    if options.dry_run:
+        return fit.plan(run, examples, lora.trainable_parameters(run.lora, model))
+
+    with run_lock(run.output_dir):
+        work = open_work(
+            run.output_dir, run_id=identity.run_id, described=identity.described, resume=options.resume
+        )
+        trainer = build_trainer(run, model, tokenizer, examples, work, public_id=family.base.public_id)
+        measured = fit.train(trainer, run, examples, work, reporter, before=lambda: _before(trainer, examples))
+        manifest = fit.finish(
+            trainer,
+            run,
+            kind="sft",
+            family=family,
+            identity=identity,
+            examples=examples,
+            measured=measured,
+            work=work,
+            options=options,
+            began=began,
+        )
+    return fit.result(manifest, run.output_dir)
+
+
+def build_trainer(
+    run: SFTRun,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: data.Examples,
+    work: Path,
+    *,
+    public_id: str,
+) -> SFT:
+    """TRL's trainer over tokenised rows; the adapter's first weights are drawn from ``train.seed`` (A random, B zero).
+
+    Raises:
+        UsageError: a LoRA target module matches nothing.
+    """
+    from trl import SFTConfig
+
+    from finetune.trainers import SFT
+
+    arguments = fit.arguments(run.train, work, model.device, evaluated=bool(examples.holdout))
+    trainer = SFT(
+        model=model,
+        args=SFTConfig(**arguments),
+        train_dataset=data.to_dataset(examples.train),
+        eval_dataset=data.to_dataset(examples.holdout) if examples.holdout else None,
+        processing_class=tokenizer,
+        peft_config=lora.lora_config(run.lora, model),
+    )
+    trainer.public_id = public_id
+    return trainer
+
+
+def _before(trainer: SFT, examples: data.Examples) -> dict[str, float]:
+    """The base's own held-out loss: the adapter's first output is the base's."""
+    return {"eval_loss_before": fit.held_out(trainer)["eval_loss"]} if examples.holdout else {}

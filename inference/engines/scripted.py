@@ -1,0 +1,57 @@
+"""An engine with canned answers, for tests of everything above engines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from inference.records import Completion, Request, Sampling
+from runs.errors import UserError
+from runs.identity import digest, row_seed
+
+
+class ScriptedEngine:
+    """Answers from a mapping (last user message → answer) or a function of the request.
+
+    Args:
+        answers: where the answers come from; a mapping must hold every message that is asked.
+        name: stands for the model in identities.
+    """
+
+    def __init__(self, answers: Mapping[str, str] | Callable[[Request], str], name: str = "scripted") -> None:
+        self._answers, self._name = answers, name
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """The name, and the digest of a mapping's answers."""
+        script = digest(dict(self._answers)) if isinstance(self._answers, Mapping) else "function"
+        return {"engine": "scripted", "model": self._name, "script": script}
+
+    def generate(
+        self, requests: Sequence[Request], sampling: Sampling, *, skip: frozenset[str] = frozenset()
+    ) -> Iterator[Completion]:
+        """Yield the scripted answers in the order of the requests.
+
+        Raises:
+            UserError: a mapping has no answer for a message.
+        """
+        for request in requests:
+            if request.key in skip:
+                continue
+            answer = self._answer(request)
+            words = answer.split()
+            yield Completion(
+                key=request.key,
+                text=" ".join(words[: sampling.max_new_tokens]) if len(words) > sampling.max_new_tokens else answer,
+                finish_reason="length" if len(words) > sampling.max_new_tokens else "stop",
+                prompt_tokens=sum(len(message.content.split()) for message in request.messages),
+                completion_tokens=min(len(words), sampling.max_new_tokens),
+                seed=row_seed(sampling.seed, request.key, request.sample),
+            )
+
+    def _answer(self, request: Request) -> str:
+        if not isinstance(self._answers, Mapping):
+            return self._answers(request)
+        last = request.messages[-1].content
+        if last not in self._answers:
+            raise UserError(f"The script has no answer for: {last[:80]}")
+        return self._answers[last]
