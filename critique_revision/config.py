@@ -44,6 +44,9 @@ class PromptSource(StrictModel):
     """The column that is read."""
     tag: str
     """What the prompts are: ``red_team`` and ``benign`` have filters of their own."""
+    categories: tuple[str, ...] = ()
+    """Draw principles for these prompts from these categories of the constitution only; empty: from all of it.
+    Bai et al. 2022 revise answers to red-team prompts by principles of harmlessness alone (appendix C.1)."""
     max_rows: int | None = Field(default=None, ge=1)
     """At most so many prompts, chosen by the hash of seed and prompt."""
     max_prompt_chars: int = Field(default=2000, ge=1)
@@ -109,9 +112,9 @@ class FilterSettings(StrictModel):
     """``boilerplate``: so many equal revisions are kept."""
     require_decline: bool = False
     """``no_decline``: whether revisions of ``red_team`` prompts must open as refusals."""
-    trim_cut_answers: bool = True
-    """End an answer that was cut at the token limit with its last whole sentence, so that the pair does not teach
-    where the limit was."""
+    trim_cut: bool = True
+    """End a text that was cut at the token limit with its last whole sentence, on both sides of the pair, so that it
+    does not teach where the limit was. What holds no whole sentence stays ``truncated``."""
 
 
 class RecipeConfig(StrictModel):
@@ -126,6 +129,8 @@ class RecipeConfig(StrictModel):
     output_dir: Path
     constitution: Path = Path("configs/constitutions/default.yaml")
     exemplars: Exemplars = Exemplars()
+    reply_words: int | None = Field(default=None, ge=5)
+    """How much of a reply the critic and the reviser are shown, in words; whole sentences where that is possible."""
     revisions: int = Field(default=1, ge=1)
     """K: critiques and revisions per prompt, each by another principle."""
     roles: Roles = Roles()

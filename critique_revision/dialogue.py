@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from critique_revision.constitution import Text
+from critique_revision.text import distinct_sentences
 from inference.records import Message, Messages
 from runs import config
 from runs.config import StrictModel
@@ -72,12 +73,13 @@ def critique_messages(exemplars: Sequence[Exemplar], prompt: Messages, reply: st
 def revision_messages(
     exemplars: Sequence[Exemplar], prompt: Messages, reply: str, critique: str, request: str
 ) -> Messages:
-    """What the reviser reads: as the critic, plus the critique and the principle's revision request."""
+    """What the reviser reads: as the critic, plus the critique (each sentence once) and the revision request."""
     turns: list[Message] = []
     for exemplar in exemplars:
         asked = f"Critique: {exemplar.critique}\n{REVISION_REQUEST}"
         turns += _exchange(_case(exemplar.user, exemplar.reply, asked), exemplar.revision)
-    asked = f"Critique: {critique.strip()}\n{request}" if critique.strip() else request
+    critique = distinct_sentences(critique)
+    asked = f"Critique: {critique}\n{request}" if critique else request
     return (*turns, Message(role="user", content=_case(conversation_text(prompt), reply, asked)))
 
 

@@ -54,13 +54,15 @@ _FAULT = (
 )
 COMMENTARY = re.compile(
     rf"\b(?:the|this|that|your|my|its)\s+(?:{_KIND}\s+)+{_ABOUT}\b"
-    rf"|\b(?:the|this)\s+(?:reply|response|critique)\s+(?:{_VERDICT})\b"
-    rf"|^(?:the|this|that|your|a)\s+(?:{_KIND}\s+)?{_ABOUT}\s+(?:{_VERDICT})\b"
+    rf"|\b(?:the|this)\s+(?:reply|response|critique|revision)\s+(?:{_VERDICT})\b"
+    rf"|^(?:that|your|a)\s+(?:reply|response|critique|revision)\s+(?:{_VERDICT})\b"
     rf"|\bthe answer (?:is|was) (?:{_FAULT})\b"
-    rf"|^(?:it|this|that) (?:is|was) (?:a |an )?(?:very |rather )?(?:harmful|unhelpful|overcautious|vague|hateful)\b"
+    rf"|^(?:it|this) (?:is|was) (?:a |an )?(?:very |rather )?(?:harmful|unhelpful|overcautious|vague|hateful)\b"
     rf"|\bthe (?:ai |virtual )?assistant(?:'s)?\s+{_DOES}\b"
     r"|\b(?:rewrite|rewrote|rewritten|revise|revised) (?:the|this|that|my|your) " + _ABOUT + r"\b"
     r"|\b(?:here is|here's) (?:a|the|my|an|another) (?:" + _KIND + r"\s+)?" + _ABOUT + r"\b"
+    r"|^(?:this|that|the|your) (?:response|reply|sentence|statement|message|text|comment|writer|author|user|prompt)\b"
+    r"|(?<=[.!?] )(?:this|the|your) (?:response|reply|sentence|writer|author|user)\b"
     r"|\bto the user\b|\bthe user'?s? (?:asked|asks|is asking|wants|question|request|message)\b"
     r"|^(?:critique|revision|overcautious|unhelpful|too vague)\b",
     re.IGNORECASE,
@@ -68,7 +70,7 @@ COMMENTARY = re.compile(
 PREAMBLE = re.compile(
     r"^(?:(?:sure|certainly|of course|okay|ok|absolutely|yes|great|alright|no problem)\b[^.\n]{0,80}?)?"
     r"(?:here(?:'s| is| are)|below is|this is|i(?:'ve| have)|i(?:'ll| will))\b[^.\n]{0,40}"
-    r"\b(?:revised|rewritten|rewrote|rewrite|revision|updated|improved|rephrased|corrected|version)\b"
+    r"\b(?:revised|rewritten|rewrote|rewrite|revision|updated|improved|rephrased|corrected|version|rewriting|rewording|alternative)\b"
     r"|^(?:sure|certainly|of course|okay|ok|absolutely)\b[^.\n]{0,60}\b(?:reply|response|answer|revision|version)\b"
     r"|^\**(?:revised|rewritten|new|improved|updated)?\s*(?:reply|response|answer|version|revision)\**\s*:",
     re.IGNORECASE,

@@ -23,6 +23,7 @@ from critique_revision.folder import Setup
 from critique_revision.principles import check_enough, choose_principle
 from critique_revision.prompts import Selection, select_prompts
 from critique_revision.records import RECIPE, Answer, ChosenPrompt, Critique, RevisionStep
+from critique_revision.text import opening
 from inference.engines.base import Engine
 from inference.records import Completion, Messages, Request
 from runs.console import Reporter
@@ -46,7 +47,8 @@ def read_setup(config: RecipeConfig) -> tuple[Setup, Selection]:
         UserError: one of them is missing or not valid, or there are fewer principles than revisions.
     """
     constitution = load_principles(locate(config.constitution))
-    check_enough(constitution, config.revisions)
+    for source in config.prompts:
+        check_enough(constitution, config.revisions, source.categories)
     exemplars = load_exemplars(locate(config.exemplars.file), config.exemplars.count)
     selection = select_prompts(config)
     return Setup(config, constitution, exemplars, tuple(selection.prompts)), selection
@@ -61,11 +63,12 @@ def identity_parts(setup: Setup, engines: Mapping[str, Engine]) -> dict[str, Any
         "version": GENERATOR_VERSION,
         "seed": config.seed,
         "revisions": config.revisions,
+        "reply_words": config.reply_words,
         "constitution": constitution_digest(setup.constitution),
         "dialogue": dialogue_digest(setup.exemplars),
         "prompts": {
             "count": len(setup.prompts),
-            "sha256": digest([[prompt.prompt_id, prompt.tag] for prompt in setup.prompts]),
+            "sha256": digest([[prompt.prompt_id, prompt.tag, prompt.categories] for prompt in setup.prompts]),
         },
         "roles": {
             name: {
@@ -104,7 +107,7 @@ class _Recipe:
 
         def critique_turns(prompt: ChosenPrompt) -> Messages:
             request = chosen[prompt.prompt_id].critique_request
-            return critique_messages(exemplars, prompt.messages, self.replies[prompt.prompt_id], request)
+            return critique_messages(exemplars, prompt.messages, self._shown(prompt), request)
 
         def critique_record(prompt: ChosenPrompt, done: Completion) -> Critique:
             return Critique(
@@ -122,7 +125,7 @@ class _Recipe:
         def revision_turns(prompt: ChosenPrompt) -> Messages:
             identity = prompt.prompt_id
             request, words = chosen[identity].revision_request, critiques[identity].text
-            return revision_messages(exemplars, prompt.messages, self.replies[identity], words, request)
+            return revision_messages(exemplars, prompt.messages, self._shown(prompt), words, request)
 
         def revision_record(prompt: ChosenPrompt, done: Completion) -> RevisionStep:
             critique = critiques[prompt.prompt_id]
@@ -143,8 +146,17 @@ class _Recipe:
         # An empty revision has nothing to criticise: the next step starts from the reply before it.
         self.replies |= {row.prompt_id: row.revision for row in revised if row.revision.strip()}
 
+    def _shown(self, prompt: ChosenPrompt) -> str:
+        return opening(self.replies[prompt.prompt_id], self.config.reply_words)
+
     def _principle(self, prompt: ChosenPrompt, step: int) -> Principle:
-        return choose_principle(self.setup.constitution, seed=self.config.seed, prompt_id=prompt.prompt_id, step=step)
+        return choose_principle(
+            self.setup.constitution,
+            seed=self.config.seed,
+            prompt_id=prompt.prompt_id,
+            step=step,
+            categories=prompt.categories,
+        )
 
     def _stage(
         self,

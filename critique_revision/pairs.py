@@ -14,9 +14,9 @@ from critique_revision.config import FilterSettings, Reason
 from critique_revision.dialogue import Exemplar, conversation_text
 from critique_revision.filters import CHECKS, Candidate, boilerplate, reasons
 from critique_revision.folder import FinishedRun
-from critique_revision.records import Answer, FilteredStep, PreferencePair
+from critique_revision.records import FilteredStep, PreferencePair
 from critique_revision.text import whole_sentences
-from inference.records import Message
+from inference.records import FinishReason, Message
 from runs.atomic import write_text
 from runs.records import write_jsonl
 
@@ -44,10 +44,10 @@ def filter_run(run: FinishedRun, settings: FilterSettings) -> Filtered:
     return Filtered(steps, [pair for pair in pairs if pair is not None])
 
 
-def rejected_answer(answer: Answer, settings: FilterSettings) -> str:
-    """The initial answer as a pair holds it: without the sentence that the token limit cut."""
-    text = answer.text.strip()
-    return whole_sentences(text) if settings.trim_cut_answers and answer.finish_reason == "length" else text
+def finished_text(text: str, finish_reason: FinishReason, settings: FilterSettings) -> str:
+    """A text as a pair holds it: without the sentence that the token limit cut."""
+    text = text.strip()
+    return whole_sentences(text) if settings.trim_cut and finish_reason == "length" else text
 
 
 def _judge(run: FinishedRun, settings: FilterSettings) -> list[FilteredStep]:
@@ -57,12 +57,14 @@ def _judge(run: FinishedRun, settings: FilterSettings) -> list[FilteredStep]:
     judged = []
     for row in run.steps:
         prompt = prompts[row.prompt_id]
-        answer = rejected_answer(run.answers[row.prompt_id], settings)
+        first = run.answers[row.prompt_id]
+        answer = finished_text(first.text, first.finish_reason, settings)
+        revision = finished_text(row.revision, row.finish_reason, settings)
         candidate = Candidate(
             prompt=conversation_text(prompt.messages),
             answer=answer,
             critique=row.critique,
-            revision=row.revision,
+            revision=revision,
             revision_request=requests[row.principle_id],
             finish_reason=row.finish_reason,
             tag=prompt.tag,
@@ -79,7 +81,7 @@ def _judge(run: FinishedRun, settings: FilterSettings) -> list[FilteredStep]:
                 reasons=found,
                 messages=prompt.messages,
                 answer=answer,
-                revision=row.revision.strip(),
+                revision=revision,
                 finish_reason=row.finish_reason,
             )
         )

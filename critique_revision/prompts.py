@@ -107,7 +107,13 @@ def _usable(source: PromptSource, excluded: Exclusions, seen: set[str], counts: 
             counts[rejected.reason] += 1
             continue
         seen.add(identity)
-        yield ChosenPrompt(prompt_id=identity, messages=messages, tag=source.tag, source=source.source.name)
+        yield ChosenPrompt(
+            prompt_id=identity,
+            messages=messages,
+            tag=source.tag,
+            source=source.source.name,
+            categories=source.categories,
+        )
 
 
 def _messages(source: PromptSource, row: dict[str, Any]) -> Messages:

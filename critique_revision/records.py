@@ -19,6 +19,8 @@ class ChosenPrompt(StrictModel):
     messages: Messages
     tag: str
     source: str
+    categories: tuple[str, ...] = ()
+    """The categories that its principles are drawn from; empty: all."""
 
 
 class Answer(StrictModel):

@@ -66,6 +66,25 @@ def refuses(text: str) -> bool:
     return REFUSAL.match(opener) is not None
 
 
+def opening(text: str, limit: int | None) -> str:
+    """The first ``limit`` words of a text, up to the last whole sentence among them; all of it if it has no more."""
+    found = list(re.finditer(r"\S+", text))
+    if limit is None or len(found) <= limit:
+        return text.strip()
+    return whole_sentences(text[: found[limit - 1].end()].strip())
+
+
+def distinct_sentences(text: str) -> str:
+    """``text`` without the sentences that it said before, and without a cut one at its end.
+
+    Small models loop ("It is not helpful. It is not helpful."), and a loop in a prompt is taken up in the answer.
+    """
+    seen: dict[str, str] = {}
+    for sentence in re.split(r"(?<=[.!?…])\s+", whole_sentences(text)):
+        seen.setdefault(normalise(sentence), sentence.strip())
+    return " ".join(seen.values()).strip()
+
+
 def whole_sentences(text: str) -> str:
     """``text`` up to its last finished sentence; unchanged if it has none."""
     text = text.rstrip()

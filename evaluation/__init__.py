@@ -1,0 +1,1 @@
+"""Checkpoints in, verdict out: runner, evaluators, statistics, outputs."""

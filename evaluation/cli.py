@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -21,22 +22,26 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="Show the result only.")]
 @app.command()
 def run(
     models: Annotated[
-        Optional[str], typer.Option(help="Checkpoints, separated by spaces or commas.", metavar="NAME …")
+        str | None, typer.Option(help="Checkpoints, separated by spaces or commas.", metavar="NAME …")
     ] = None,
-    family: Annotated[Optional[str], typer.Option(help="Model family (configs/models/) or a family YAML.")] = None,
-    prompts: Annotated[Optional[Path], typer.Option(help="JSON-lines file of prompts; default: the shipped ones.")] = None,
-    limit: Annotated[Optional[int], typer.Option(min=1, help="Use only N prompts, spread evenly. Stamped.")] = None,
-    evaluators: Annotated[Optional[str], typer.Option(help="Evaluators by name; default: all.", metavar="NAME …")] = None,
-    max_new_tokens: Annotated[Optional[int], typer.Option(min=1, help="Longest answer, in tokens.")] = None,
-    temperature: Annotated[Optional[float], typer.Option(min=0.0, help="0 is greedy.")] = None,
-    batch_size: Annotated[Optional[int], typer.Option(min=1, help="Prompts decoded together.")] = None,
-    seed: Annotated[Optional[int], typer.Option(help="Seed of sampling and of the statistics.")] = None,
-    device: Annotated[Optional[str], typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = None,
-    quantization: Annotated[Optional[str], typer.Option(help="4bit or 8bit (bitsandbytes).")] = None,
-    config: Annotated[Optional[Path], typer.Option(help="YAML of the same settings (configs/evaluation/).")] = None,
-    overrides: Annotated[Optional[list[str]], typer.Option("--set", help="KEY=VALUE into the config.")] = None,
-    output_dir: Annotated[Optional[Path], typer.Option(help="The run's folder; default: results/<family>-<run id>.")] = None,
-    resume: Annotated[bool, typer.Option("--resume/--no-resume", help="Go on where an earlier process stopped.")] = True,
+    family: Annotated[str | None, typer.Option(help="Model family (configs/models/) or a family YAML.")] = None,
+    prompts: Annotated[Path | None, typer.Option(help="JSON-lines file of prompts; default: the shipped ones.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use only N prompts, spread evenly. Stamped.")] = None,
+    evaluators: Annotated[str | None, typer.Option(help="Evaluators by name; default: all.", metavar="NAME …")] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer, in tokens.")] = None,
+    temperature: Annotated[float | None, typer.Option(min=0.0, help="0 is greedy.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Prompts decoded together.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of sampling and of the statistics.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = None,
+    quantization: Annotated[str | None, typer.Option(help="4bit or 8bit (bitsandbytes).")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML of the same settings (configs/evaluation/).")] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE into the config.")] = None,
+    output_dir: Annotated[
+        Path | None, typer.Option(help="The run's folder; default: results/<family>-<run id>.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume/--no-resume", help="Go on where an earlier process stopped.")
+    ] = True,
     dry_run: Annotated[bool, typer.Option(help="Show the resolved config and stop.")] = False,
     json_output: Json = False,
     quiet: Quiet = False,
@@ -97,7 +102,7 @@ def ls(
     from runs.console import Reporter
     from runs.errors import unknown_name
 
-    listings = {"models": list_models, "evaluators": list_evaluators, "runs": lambda: list_runs(RESULTS)}
+    listings = {"models": list_models, "evaluators": list_evaluators, "runs": partial(list_runs, RESULTS)}
     if what not in listings:
         raise unknown_name("listing", what, listings)
     title, columns, rows = listings[what]()

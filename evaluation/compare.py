@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from evaluation.config import EvaluationRun
@@ -19,7 +20,7 @@ ALPHA = 0.05
 
 def contrasts(models: Sequence[str]) -> list[tuple[str, str]]:
     """The comparisons that a lineage declares: each model with the one before it, and the last with the first."""
-    steps = [(later, earlier) for earlier, later in zip(models, models[1:], strict=False)]
+    steps = [(later, earlier) for earlier, later in pairwise(models)]
     if len(models) > 2:
         steps.append((models[-1], models[0]))
     return steps
@@ -84,9 +85,7 @@ def _verdicts(by_model: dict[str, list[Sample]], metrics: dict[str, Metric], run
     ]
 
 
-def _pairs(
-    later: Sequence[Sample], earlier: Sequence[Sample], metric: Metric
-) -> tuple[list[float], list[float], int]:
+def _pairs(later: Sequence[Sample], earlier: Sequence[Sample], metric: Metric) -> tuple[list[float], list[float], int]:
     """The values of both models on the prompts that both have a value for, and how many others there are."""
     first, second, dropped = [], [], 0
     for one, other in zip(later, earlier, strict=True):
@@ -132,7 +131,7 @@ def _sentence(contrast: str, name: str, test: PairedContrast, outcome: str) -> s
 
 
 def _lm_eval_results(models: Sequence[str], summaries: Sequence[Summary]) -> dict[str, dict[str, float | None]]:
-    """The shape of lm-eval's ``results``: metric and filter as the key; the standard error from the interval's width."""
+    """The shape of lm-eval's ``results``: metric and filter as the key."""
     table: dict[str, dict[str, float | None]] = {model: {} for model in models}
     for summary in summaries:
         table[summary.model][f"{summary.metric},none"] = summary.mean

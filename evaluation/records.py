@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from evaluation.scores import Judgement
-from inference.records import FinishReason, Messages, Prompt
+from inference.records import FinishReason, Prompt
 from runs.config import StrictModel
 
 
@@ -73,8 +73,8 @@ class Verdict(StrictModel):
     p: float
     p_adjusted: float
     """Holm within this run's family of contrasts × metrics."""
-    effect_size: float
-    """Cohen's d_z; 0 when nothing differs."""
+    effect_size: float | None
+    """Cohen's d_z; None when every difference is the same non-zero number."""
     minimum_detectable_effect: float
     """The smallest mean difference that this design finds with 80 % power."""
     outcome: str
@@ -88,7 +88,7 @@ class Results(StrictModel):
     schema_version: int = 1
     run_id: str
     results: dict[str, dict[str, float | None]]
-    """Model → ``metric,none`` and ``metric_stderr,none``, as in lm-eval."""
+    """Model → ``metric,none``, as in lm-eval."""
     summaries: list[Summary]
     verdicts: list[Verdict]
     n_samples: dict[str, Any]

@@ -122,7 +122,10 @@ def run_identity(
 
 
 def score(
-    prompts: Sequence[Prompt], models: Sequence[str], answers: RecordLog[Answer] | dict[str, Answer], evaluators: Sequence[Evaluator]
+    prompts: Sequence[Prompt],
+    models: Sequence[str],
+    answers: RecordLog[Answer] | dict[str, Answer],
+    evaluators: Sequence[Evaluator],
 ) -> list[Sample]:
     """Judge every answer, in the order of prompts and models.
 

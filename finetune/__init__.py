@@ -1,0 +1,1 @@
+"""Data in, checkpoint out: supervised fine-tuning, preference tuning, merging."""

@@ -48,9 +48,12 @@ def render(
         "dpo": "a LoRA adapter tuned on preference pairs with DPO, against a frozen copy of where it started",
     }[kind]
     sources = "\n".join(
-        f"| {source.name} | {source.licence} | `{inputs.get(f'data:{source.name}', '')}` |" for source in run.data.sources
+        f"| {source.name} | {source.licence} | `{inputs.get(f'data:{source.name}', '')}` |"
+        for source in run.data.sources
     )
-    start = f"\nIt starts from the adapter `{run.init_adapter}`." if isinstance(run, DPORun) and run.init_adapter else ""
+    start = (
+        f"\nIt starts from the adapter `{run.init_adapter}`." if isinstance(run, DPORun) and run.init_adapter else ""
+    )
     settings = run.model_dump(mode="json", include={"lora", "train", "early_stopping_patience"})
     return f"""---
 base_model: {family.base.public_id}

@@ -46,6 +46,7 @@ def open_work(output_dir: Path, *, run_id: str, described: dict[str, Any], resum
     """The work folder of this run, made or found.
 
     Args:
+        output_dir: folder of the artifact-to-be.
         run_id: identity of the run.
         described: what the identity was made of, kept so that a difference can be named.
         resume: False throws away what is there.

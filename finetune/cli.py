@@ -13,18 +13,20 @@ from runs.cli import make_app, run_app
 from runs.config import StrictModel, apply_overrides, parse, read_yaml
 from runs.console import Reporter
 from runs.errors import UsageError
-from runs.paths import shown
+from runs.paths import PROJECT_ROOT, shown
 
 app = make_app("Train adapters: supervised fine-tuning, preference tuning, and merging. Data in, checkpoint out.")
 Run = TypeVar("Run", bound=StrictModel)
+DEFAULT = "smollm2-135m"
+"""The family that needs no account (`inference.families.DEFAULT_FAMILY`, not imported here for speed)."""
 
 ConfigOption = Annotated[Path, typer.Option("--config", help="YAML file; configs/finetune holds the ones that ship.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, repeatable: train.learning_rate=1e-4")]
 OutputOption = Annotated[Path | None, typer.Option("--output-dir", help="Folder of the finished adapter.")]
-DataOption = Annotated[Path | None, typer.Option("--data-root", help="Folder with local copies of the data (CAI_DATA).")]
+DataOption = Annotated[Path | None, typer.Option("--data-root", help="Folder with local data (CAI_DATA).")]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="Sets train.seed and data.seed.")]
 LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Train on at most this many rows.")]
-ResumeOption = Annotated[bool, typer.Option("--resume/--no-resume", help="Go on from the last checkpoint, or start afresh.")]
+ResumeOption = Annotated[bool, typer.Option("--resume/--no-resume", help="Go on from a checkpoint, or afresh.")]
 DryOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be trained, and stop.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="The result as one JSON object on stdout.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Only errors and the result.")]
@@ -80,8 +82,12 @@ def dpo(
 def merge(
     adapter: Annotated[str, typer.Option("--adapter", help="A checkpoint name of the family, or an adapter's folder.")],
     output: Annotated[Path, typer.Option("--output", "--output-dir", help="Folder of the merged model.")],
-    family: Annotated[str, typer.Option("--family", help="A name under configs/models, or a YAML file.")] = "smollm2-135m",
-    dtype: Annotated[str, typer.Option("--dtype", help="float32 or bfloat16: how the merged weights are stored.")] = "float32",
+    family: Annotated[
+        str, typer.Option("--family", help="A name under configs/models, or a YAML file.")
+    ] = "smollm2-135m",
+    dtype: Annotated[
+        str, typer.Option("--dtype", help="float32 or bfloat16: how the merged weights are stored.")
+    ] = "float32",
     json_output: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -118,11 +124,17 @@ def _read(
     if output_dir is not None:
         flags["output_dir"] = shown(output_dir)
     asked = [*(overrides or []), *(f"{key}={value}" for key, value in flags.items())]
-    words = [name, "--config", shown(config)]
+    words = [name, "--config", _portable(config)]
     for entry in asked:
         words += ["--set", entry]
     run = parse(model, apply_overrides(read_yaml(config), asked), source=shown(config))
     return run, _command(words)
+
+
+def _portable(path: Path) -> str:
+    """A path that means the same on another machine where that is possible: relative to the project."""
+    whole = path.resolve()
+    return str(whole.relative_to(PROJECT_ROOT)) if whole.is_relative_to(PROJECT_ROOT) else shown(path)
 
 
 def _command(words: list[str]) -> str:

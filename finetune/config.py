@@ -19,7 +19,17 @@ LINEAR_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj"
 """The seven linear modules of a Llama or Gemma block."""
 
 LossType = Literal[
-    "sigmoid", "hinge", "ipo", "nca_pair", "robust", "bco_pair", "sppo_hard", "apo_zero", "apo_down", "sft", "sigmoid_norm"
+    "sigmoid",
+    "hinge",
+    "ipo",
+    "nca_pair",
+    "robust",
+    "bco_pair",
+    "sppo_hard",
+    "apo_zero",
+    "apo_down",
+    "sft",
+    "sigmoid_norm",
 ]
 
 
@@ -68,7 +78,7 @@ class SFTData(DataSection):
     """Conversations."""
 
     field: str = "messages"
-    """Column with the conversation: a message list, or an hh-rlhf transcript (``\\n\\nHuman: … \\n\\nAssistant: …``)."""
+    """Column with the conversation: a message list, or an hh-rlhf transcript (``Human: … Assistant: …``)."""
 
 
 class DPOData(DataSection):
@@ -124,7 +134,7 @@ class TrainSection(StrictModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _no_fp16(cls, values: Any) -> Any:  # noqa: ANN401 - what stood in the file
+    def _no_fp16(cls, values: Any) -> Any:
         if isinstance(values, dict) and values.get("fp16"):
             raise ValueError("fp16 is not offered: Gemma overflows in it, and LoRA has no need of it; set bf16 instead")
         return values
@@ -138,10 +148,10 @@ class TrainSection(StrictModel):
             )
         if self.load_best_model_at_end and self.eval_steps is None:
             raise ValueError("load_best_model_at_end needs eval_steps: without evaluations no checkpoint is the best")
-        if self.load_best_model_at_end and self.eval_steps and self.save_steps % self.eval_steps:
+        if self.load_best_model_at_end and self.eval_steps and self.eval_steps % self.save_steps:
             raise ValueError(
-                f"load_best_model_at_end needs save_steps ({self.save_steps}) to be a multiple of "
-                f"eval_steps ({self.eval_steps}): only a saved checkpoint can be kept"
+                f"load_best_model_at_end needs eval_steps ({self.eval_steps}) to be a multiple of "
+                f"save_steps ({self.save_steps}): only a checkpoint that was saved can be kept"
             )
         return self
 
@@ -167,7 +177,7 @@ class DPOTrainSection(TrainSection):
         if len(set(self.loss_type)) != len(self.loss_type):
             raise ValueError("loss_type names a loss twice")
         if set(self.loss_type) == {"sft"}:
-            raise ValueError("loss_type has only 'sft', which ignores the rejected answers; use `finetune sft` for that")
+            raise ValueError("loss_type has only 'sft', which ignores the rejected answers; use `finetune sft`")
         if self.label_smoothing and "robust" not in self.loss_type:
             raise ValueError("label_smoothing acts only in the 'robust' loss; add it to loss_type, or set 0")
         return self

@@ -175,7 +175,12 @@ def to_dataset(examples: Sequence[Example]) -> Dataset:
     return Dataset.from_list([example.columns for example in examples])
 
 
-def _column(row: Row, name: str) -> Any:  # noqa: ANN401 - whatever the file holds
+def sorted_dataset(examples: Sequence[Example]) -> Dataset:
+    """As `to_dataset`, from long to short: less padding where the order does not matter."""
+    return to_dataset(sorted(examples, key=lambda example: example.tokens, reverse=True))
+
+
+def _column(row: Row, name: str) -> Any:
     if name not in row:
         raise UserError(
             f"The rows have no column '{name}'.",
@@ -221,12 +226,12 @@ def _keyed(data: DataSection, content: Callable[[Row], Any]) -> Iterable[tuple[s
             yield digest([data.seed, content(row)]), row
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401 - whatever the file holds
+def _plain(value: Any) -> Any:
     """Arrays, which parquet gives for lists, as lists."""
     return value.tolist() if hasattr(value, "tolist") else value
 
 
-def conversation(value: Any) -> Messages:  # noqa: ANN401 - whatever the column holds
+def conversation(value: Any) -> Messages:
     """A transcript or a message list as turns that end with the assistant's.
 
     Raises:
@@ -240,7 +245,7 @@ def conversation(value: Any) -> Messages:  # noqa: ANN401 - whatever the column 
     return messages
 
 
-def _messages(value: Any) -> Messages:  # noqa: ANN401 - whatever the column holds
+def _messages(value: Any) -> Messages:
     if not isinstance(value, list | tuple) or not value:
         raise RejectedRow("not_a_conversation")
     try:
@@ -283,7 +288,7 @@ def pair(row: Row, min_label_prob: float) -> tuple[Messages, str, str]:
     return prompt, chosen, rejected
 
 
-def _answer(value: Any, prompt: Messages) -> str:  # noqa: ANN401 - whatever the column holds
+def _answer(value: Any, prompt: Messages) -> str:
     """The assistant's answer: a string, one message, or the whole conversation that begins with ``prompt``."""
     if isinstance(value, str):
         text = value
@@ -327,7 +332,7 @@ def _encode_pair(parsed: tuple[Messages, str, str], tokenizer: PreTrainedTokeniz
     return Example(columns, tokens=2 * len(prompt_ids) + trained, trained=trained)
 
 
-def _template(function: Callable[..., Parsed], *arguments: Any) -> Parsed:  # noqa: ANN401 - passed on
+def _template(function: Callable[..., Parsed], *arguments: Any) -> Parsed:
     """Call a function of `inference.chat`; a conversation that the template refuses is a rejected row."""
     try:
         return function(*arguments)

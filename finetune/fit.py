@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import yaml
 
@@ -33,6 +33,8 @@ from runs.paths import shown
 
 if TYPE_CHECKING:
     import torch
+    from peft import PeftModel
+    from transformers import PreTrainedModel
 
     from finetune.trainers import DPO, SFT
 
@@ -128,7 +130,8 @@ def check_device(device: torch.device, train: TrainSection) -> None:
         able = True
     if not able:
         raise UserError(
-            f"train.bf16 is set, but this {device.type} device has no bfloat16 arithmetic; it would be emulated, slowly.",
+            f"train.bf16 is set, but this {device.type} device has no bfloat16 arithmetic.",
+            why="It would be emulated, slowly.",
             mend="Set train.bf16=false (and model.dtype=float32).",
         )
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -194,6 +197,7 @@ def train(
         run: the config.
         examples: for their lengths and counts.
         work: the work folder.
+        reporter: shows the bar.
         before: measures the starting state; called once in the life of a run.
 
     Returns:
@@ -207,6 +211,7 @@ def train(
     trainer.lengths = [example.tokens for example in examples.train]
     trainer.save_total_limit = run.train.save_total_limit
     trainer.keep_best = run.train.load_best_model_at_end
+    trainer.remove_callback(PrinterCallback)
     measured = _once(work / "before.json", before)
     checkpoint = checkpoints.latest(work, reporter)
     done, history = (checkpoint.step, checkpoint.log_history) if checkpoint else (0, [])
@@ -220,18 +225,17 @@ def train(
     if done < total and not out_of_patience(history, patience):
         with reporter.progress("training", total, done) as advance:
             progress = Progress(advance, work / TRAIN_LOG, patience)
-            trainer.remove_callback(PrinterCallback)
             trainer.add_callback(progress)
             trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
             trainer.remove_callback(Progress)
         done, history, seconds = trainer.state.global_step, trainer.state.log_history, progress.step_seconds
     elif checkpoint is not None:
-        lora.load(trainer.model, checkpoint.folder)
+        lora.load(policy(trainer), checkpoint.folder)
     write_text(work / TRAIN_LOG, log_lines(history))
     best = best_step(history) if run.train.load_best_model_at_end else None
     if best is not None and best != done:
         reporter.say(f"Keeping step {best}, whose held-out loss is the lowest.")
-        lora.load(trainer.model, work / f"checkpoint-{best}")
+        lora.load(policy(trainer), work / f"checkpoint-{best}")
     losses = [entry["loss"] for entry in history if "loss" in entry]
     return measured | {
         "steps": done,
@@ -264,20 +268,26 @@ def finish(
 
     building = work / "artifact"
     shutil.rmtree(building, ignore_errors=True)
-    lora.save(trainer.model, building, public_id=family.base.public_id, dtype=torch.bfloat16)
-    lora.load(trainer.model, building)
+    lora.save(policy(trainer), building, public_id=family.base.public_id, dtype=torch.bfloat16)
+    lora.load(policy(trainer), building)
     metrics = measured | (held_out(trainer) if examples.holdout else {})
     configs.save(run, building / "config.yaml")
     shutil.copyfile(work / TRAIN_LOG, building / TRAIN_LOG)
     text = card.render(
-        run, kind=kind, family=family, inputs=identity.inputs, counts=examples.counts(), metrics=metrics, command=options.command
+        run,
+        kind=kind,
+        family=family,
+        inputs=identity.inputs,
+        counts=examples.counts(),
+        metrics=metrics,
+        command=options.command,
     )
     write_text(building / "MODEL_CARD.md", text)
 
     output = run.output_dir
     (output / MANIFEST).unlink(missing_ok=True)  # from here until the new one, the folder is unfinished
     for path in artifact_files(building):
-        os.replace(path, output / path.name)
+        path.replace(output / path.name)
     manifest = write_manifest(
         output,
         kind="adapter",
@@ -300,18 +310,23 @@ ARTIFACT = (lora.WEIGHTS, lora.CONFIG, "config.yaml", TRAIN_LOG, "MODEL_CARD.md"
 """The files of a finished adapter, besides the manifest."""
 
 
+def policy(trainer: SFT | DPO) -> PeftModel:
+    """The model that is trained, as what it is."""
+    return cast("PeftModel", trainer.model)
+
+
+def base_model(trainer: SFT | DPO) -> PreTrainedModel:
+    """The frozen base below the adapter."""
+    return cast("PreTrainedModel", policy(trainer).get_base_model())
+
+
 def held_out(trainer: SFT | DPO) -> dict[str, float]:
     """The held-out numbers of the adapter as it is now, without timings."""
     from finetune.trainers import TIMINGS
 
     found = trainer.evaluate()
-    dropped = (*TIMINGS, "num_tokens", "epoch")
-    return {key: round(value, 6) for key, value in found.items() if not any(part in key for part in dropped)}
-
-
-def no_measurement() -> dict[str, float]:
-    """For `train`, when the starting state needs no measuring."""
-    return {}
+    kept = {key: value for key, value in found.items() if key != "epoch" and not any(part in key for part in TIMINGS)}
+    return {key: round(value, 6) for key, value in kept.items()}
 
 
 def _once(path: Path, measure: Callable[[], dict[str, float]]) -> dict[str, Any]:
@@ -342,5 +357,3 @@ def result(manifest: Manifest, output: Path) -> tuple[dict[str, Any], list[str]]
         if key in metrics:
             lines.append(f"  {key}: {metrics[key]:.4f}")
     return value, lines
-
-

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from finetune.config import LoraSection
 from inference.families import Family
 from runs.atomic import write_text
-from runs.errors import IntegrityError, UserError, unknown_name
+from runs.errors import IntegrityError, unknown_name
 
 if TYPE_CHECKING:
     import torch
@@ -85,9 +85,7 @@ def tensors(model: PeftModel) -> dict[str, torch.Tensor]:
     from peft import get_peft_model_state_dict
 
     # "auto" would look the base up on the hub to see whether its vocabulary grew.
-    state: dict[str, torch.Tensor] = get_peft_model_state_dict(
-        model, adapter_name=POLICY, save_embedding_layers=False
-    )
+    state: dict[str, torch.Tensor] = get_peft_model_state_dict(model, adapter_name=POLICY, save_embedding_layers=False)
     return state
 
 
@@ -103,8 +101,11 @@ def save(model: PeftModel, folder: Path, *, public_id: str, dtype: torch.dtype |
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: value.detach().to("cpu", dtype or value.dtype).contiguous() for name, value in tensors(model).items()}
+    weights = {
+        name: value.detach().to("cpu", dtype or value.dtype).contiguous() for name, value in tensors(model).items()
+    }
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+    (folder / WEIGHTS).chmod(0o644)
     model.peft_config[POLICY].save_pretrained(str(folder))
     stored = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     stored |= {"base_model_name_or_path": public_id, "inference_mode": True, "revision": None}

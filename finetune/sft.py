@@ -1,6 +1,6 @@
 """`finetune sft`: teach a base model to answer, one LoRA adapter, every assistant turn trained on.
 
-    uv run finetune sft --config configs/finetune/smollm2-135m-sft.yaml
+uv run finetune sft --config configs/finetune/smollm2-135m-sft.yaml
 """
 
 from __future__ import annotations
@@ -54,9 +54,7 @@ def run_sft(run: SFTRun, options: Options, reporter: Reporter) -> tuple[dict[str
         return fit.plan(run, examples, lora.trainable_parameters(run.lora, model))
 
     with run_lock(run.output_dir):
-        work = open_work(
-            run.output_dir, run_id=identity.run_id, described=identity.described, resume=options.resume
-        )
+        work = open_work(run.output_dir, run_id=identity.run_id, described=identity.described, resume=options.resume)
         trainer = build_trainer(run, model, tokenizer, examples, work, public_id=family.base.public_id)
         measured = fit.train(trainer, run, examples, work, reporter, before=lambda: _before(trainer, examples))
         manifest = fit.finish(
@@ -88,8 +86,9 @@ def build_trainer(
     Raises:
         UsageError: a LoRA target module matches nothing.
     """
-    from trl import SFTConfig
+    from trl.trainer.sft_config import SFTConfig
 
+    from finetune import head
     from finetune.trainers import SFT
 
     arguments = fit.arguments(run.train, work, model.device, evaluated=bool(examples.holdout))
@@ -97,11 +96,12 @@ def build_trainer(
         model=model,
         args=SFTConfig(**arguments),
         train_dataset=data.to_dataset(examples.train),
-        eval_dataset=data.to_dataset(examples.holdout) if examples.holdout else None,
+        eval_dataset=data.sorted_dataset(examples.holdout) if examples.holdout else None,
         processing_class=tokenizer,
         peft_config=lora.lora_config(run.lora, model),
     )
     trainer.public_id = public_id
+    head.install(fit.base_model(trainer))
     return trainer
 
 

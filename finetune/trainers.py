@@ -14,23 +14,24 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Callable, Iterator, Sequence, Sized
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from peft import PeftModel
-from torch.utils.data import Sampler
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from torch.utils.data import Sampler, SequentialSampler
+from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_pt_utils import get_length_grouped_indices
-from trl import DPOTrainer, SFTTrainer
+from trl.trainer.dpo_trainer import DPOTrainer
+from trl.trainer.sft_trainer import SFTTrainer
 
-from finetune import checkpoints, lora
+from finetune import checkpoints, head, lora
 from runs.atomic import write_text
 from runs.errors import UserError
 
-TIMINGS = ("runtime", "per_second", "total_flos")
-"""Parts of metric names that change from run to run; they stay out of the log."""
+TIMINGS = ("runtime", "per_second", "preparation_time", "total_flos", "eval_num_tokens")
+"""Parts of metric names that change from run to run, or say nothing; they stay out of the log."""
 
 
 class EpochSampler(Sampler[int]):
@@ -51,7 +52,7 @@ class EpochSampler(Sampler[int]):
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
         if not self.grouped:
             return iter(torch.randperm(len(self.lengths), generator=generator).tolist())
-        order = get_length_grouped_indices(self.lengths, self.batch_size, generator=generator)
+        order: list[int] = get_length_grouped_indices(self.lengths, self.batch_size, generator=generator)
         # Grouping leaves batches sorted from long to short; in that order the loss would saw up and down.
         batches = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
         whole = [batch for batch in batches if len(batch) == self.batch_size]
@@ -69,6 +70,8 @@ class _Hooks:
     """The base's public name."""
     save_total_limit: int
     keep_best: bool
+    _batches: tuple[tuple[int, float], ...] = ()
+    """Weight and loss of each held-out batch of the latest evaluation."""
     wall_before: float = 0.0
     """Training time of the earlier processes of this run."""
     started: float = 0.0
@@ -85,7 +88,11 @@ class _Hooks:
             grouped=arguments.train_sampling_strategy == "group_by_length",
         )
 
-    def create_model_card(self, *_: Any, **__: Any) -> None:  # noqa: ANN401 - the signature is TRL's
+    def _get_eval_sampler(self, eval_dataset: Sized) -> Sampler[int]:
+        # transformers groups held-out rows too, and looks for a column that pairs do not have. Ours come sorted.
+        return SequentialSampler(eval_dataset)
+
+    def create_model_card(self, *_: Any, **__: Any) -> None:
         """TRL writes a card into every checkpoint; ours is written once, for the artifact."""
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
@@ -93,7 +100,7 @@ class _Hooks:
         # Not super(): that one also stores the frozen reference, the tokenizer and a pickle of the arguments.
         lora.save(cast(PeftModel, self.model), Path(output_dir), public_id=self.public_id)  # type: ignore[attr-defined]
 
-    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:  # noqa: ANN401 - the signature is TRL's
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         super()._save_checkpoint(model, trial)  # type: ignore[misc]
         state: TrainerState = self.state  # type: ignore[attr-defined]
         work = Path(self.args.output_dir)  # type: ignore[attr-defined]
@@ -102,27 +109,31 @@ class _Hooks:
         best = best_step(state.log_history) if self.keep_best else None
         checkpoints.prune(work, newest=self.save_total_limit, also=() if best is None else (best,))
 
-    def prediction_step(self, model: Any, inputs: dict[str, Any], *rest: Any, **named: Any) -> Any:  # noqa: ANN401
+    def prediction_step(self, model: Any, inputs: dict[str, Any], *rest: Any, **named: Any) -> Any:
         outcome = super().prediction_step(model, inputs, *rest, **named)  # type: ignore[misc]
-        self._batches.append((self._weight(inputs), outcome[0].item()))
+        self._batches = (*self._batches, (self._weight(inputs), outcome[0].item()))
         return outcome
 
-    def evaluation_loop(self, *rest: Any, **named: Any) -> Any:  # noqa: ANN401 - the signature is transformers'
-        self._batches: list[tuple[int, float]] = []
+    def evaluation_loop(self, *rest: Any, **named: Any) -> Any:
+        self._batches = ()
         outcome = super().evaluation_loop(*rest, **named)  # type: ignore[misc]
-        total = sum(weight for weight, _ in self._batches)
-        loss = sum(weight * value for weight, value in self._batches) / total
-        outcome.metrics[f"{named.get('metric_key_prefix', 'eval')}_loss"] = loss
+        outcome.metrics[f"{named['metric_key_prefix']}_loss"] = self._loss()
         return outcome
+
+    def _loss(self) -> float:
+        return self._mean([batch[1] for batch in self._batches])
+
+    def _mean(self, values: Sequence[float]) -> float:
+        """Mean of one value per held-out batch, by the batches' weights."""
+        weights = [batch[0] for batch in self._batches]
+        return sum(weight * value for weight, value in zip(weights, values, strict=True)) / sum(weights)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         stored: dict[str, list[float]] = self._metrics["eval"]  # type: ignore[attr-defined]
         if not self.model.training:  # type: ignore[attr-defined]
-            weights = [weight for weight, _ in self._batches]
             for name, values in stored.items():
-                if len(values) == len(weights):
-                    mean = sum(w * value for w, value in zip(weights, values, strict=True)) / sum(weights)
-                    stored[name] = [mean]
+                if len(values) == len(self._batches):
+                    stored[name] = [self._mean(values)]
         super().log(logs, start_time)  # type: ignore[misc]
 
 
@@ -140,9 +151,14 @@ class DPO(_Hooks, DPOTrainer):  # type: ignore[misc]
     def _weight(self, inputs: dict[str, Any]) -> int:
         return len(inputs["input_ids"]) // 2
 
-    def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:  # noqa: ANN401 - the signature is TRL's
+    def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
         # TRL would render and tokenise messages itself; ours are ids already, from the one chat format.
         return dataset
+
+    def _precompute_ref_logps(self, dataset: Any, *rest: Any) -> Any:
+        # TRL calls this while it is being built, right after it patched the model with its own head.
+        head.install(cast(PreTrainedModel, cast(PeftModel, self.model).get_base_model()))
+        return super()._precompute_ref_logps(dataset, *rest)
 
 
 def best_step(history: list[dict[str, Any]]) -> int | None:
@@ -156,7 +172,7 @@ def out_of_patience(history: list[dict[str, Any]], patience: int | None) -> bool
 
     A function of the log, which every checkpoint carries: a resumed run stops where the other would have.
     """
-    losses = [entry["eval_loss"] for entry in history if "eval_loss" in entry]
+    losses: list[float] = [entry["eval_loss"] for entry in history if "eval_loss" in entry]
     if patience is None or len(losses) <= patience:
         return False
     return min(losses[-patience:]) >= min(losses[:-patience])
@@ -173,10 +189,14 @@ def log_lines(history: list[dict[str, Any]]) -> str:
                 for key, value in entry.items()
                 if key not in ("step", "epoch") and not any(part in key for part in TIMINGS)
             }
-    return "".join(json.dumps(line) + "\n" for line in steps.values())
+    # A checkpoint stores its log with sorted keys; sorting all lines makes those of a resumed run the same.
+    lines = (
+        {"step": line.pop("step"), "epoch": line.pop("epoch")} | dict(sorted(line.items())) for line in steps.values()
+    )
+    return "".join(json.dumps(line) + "\n" for line in lines)
 
 
-class Progress(TrainerCallback):  # type: ignore[misc]
+class Progress(TrainerCallback):
     """Moves the bar, keeps train_log.jsonl, times the steps, and stops a run that diverged or no longer improves."""
 
     def __init__(self, advance: Callable[..., None], log: Path, patience: int | None) -> None:

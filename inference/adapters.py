@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from runs.errors import IntegrityError, UserError
 from runs.manifest import NAME, Manifest, verify
 
 if TYPE_CHECKING:
-    from peft import PeftModel
+    from peft import LoraModel, PeftModel
     from transformers import PreTrainedModel
 
 
@@ -23,7 +23,7 @@ def check_adapter(folder: Path, *, base_identity: str) -> Manifest:
     if not folder.is_dir():
         raise UserError(
             f"There is no adapter in {folder}.",
-            mend="Train it with `uv run finetune sft --config …` (stage2) or `uv run finetune dpo --config …` (stage3).",
+            mend="Train it: `uv run finetune sft --config …` makes stage2, `uv run finetune dpo --config …` stage3.",
         )
     rebuild = "uv run finetune {sft,dpo} --config configs/finetune/… (the command stands in its MODEL_CARD.md)"
     if (folder / NAME).is_file():
@@ -87,10 +87,11 @@ class SharedModel:
         if self._switched and name == self._active:
             return
         if isinstance(self.model, PeftModel):
+            layers = cast("LoraModel", self.model.base_model)
             if name is None:
-                self.model.base_model.disable_adapter_layers()
+                layers.disable_adapter_layers()
             else:
-                self.model.base_model.enable_adapter_layers()
+                layers.enable_adapter_layers()
                 self.model.set_adapter(name, inference_mode=True)
         elif name is not None:
             raise UserError(f"Adapter '{name}' is not attached.")

@@ -145,7 +145,9 @@ def _apply(messages: Messages, tokenizer: PreTrainedTokenizerBase, add_generatio
         text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=add_generation_prompt)
     except TemplateError as error:
         roles = ", ".join(m.role for m in messages)
-        raise UserError("The model's chat template refuses this conversation.", why=f"{error} (roles: {roles})") from error
+        raise UserError(
+            "The model's chat template refuses this conversation.", why=f"{error} (roles: {roles})"
+        ) from error
     return str(text)
 
 

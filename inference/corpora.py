@@ -91,7 +91,8 @@ def read_rows(source: Source) -> Iterator[dict[str, Any]]:
     elif path.suffix == ".parquet":
         import pandas
 
-        yield from pandas.read_parquet(path).to_dict(orient="records")
+        for row in pandas.read_parquet(path).to_dict(orient="records"):
+            yield {str(name): value for name, value in row.items()}
     else:
         raise UserError(f"{path} is not a data file that can be read.", mend=f"Known: {', '.join(SUFFIXES)}.")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 from inference.families import DtypeName, Family
 from inference.sources import base_folder, base_identity
@@ -85,22 +85,25 @@ def load_base(
     chosen: torch.dtype = getattr(torch, dtype or family.dtype)
     if chosen is torch.float16 and "gemma" in family.name:
         raise UsageError("Gemma overflows in float16.", mend="Use bfloat16 or float32.")
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+    model = AutoModelForCausalLM.from_pretrained(
         base_folder(family),
         dtype=chosen,
         use_safetensors=True,
         device_map={"": target} if quantization or target.type != "cpu" else None,
         quantization_config=_quantization_config(quantization, target, chosen),
     )
-    return model.eval()
+    model.eval()
+    return cast("PreTrainedModel", model)
 
 
-def _quantization_config(quantization: Quantization | None, device: torch.device, compute: torch.dtype) -> object | None:
+def _quantization_config(
+    quantization: Quantization | None, device: torch.device, compute: torch.dtype
+) -> object | None:
     """A bitsandbytes config: NF4 with double quantisation (Dettmers et al. 2023, QLoRA, section 3) or LLM.int8()."""
     if quantization is None:
         return None
     from transformers import BitsAndBytesConfig
-    from transformers.utils import is_bitsandbytes_available
+    from transformers.utils.import_utils import is_bitsandbytes_available
 
     if not is_bitsandbytes_available():
         raise UsageError("bitsandbytes is not installed on this platform.", mend="Leave --quantization out.")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
-import os
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -85,14 +84,18 @@ def _hub_snapshot(source: BaseModelSource) -> Path:
     except GatedRepoError as error:
         raise UserError(f"{source.hub} is gated and this machine has no access.", mend=login) from error
     except RevisionNotFoundError as error:
-        raise UserError(f"{source.hub} has no revision '{source.revision}'.", mend="Check the family's YAML.") from error
+        raise UserError(
+            f"{source.hub} has no revision '{source.revision}'.", mend="Check the family's YAML."
+        ) from error
     except RepositoryNotFoundError as error:
         raise UserError(
             f"{source.hub} was not found on the hub.", why="It does not exist, or it is private.", mend=login
         ) from error
     except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
         mend = login if source.gated else f"Check the connection and HF_HUB_OFFLINE. {NO_HUB}"
-        raise UserError(f"{source.hub} could not be reached, and no copy is cached.", why=_first_line(error), mend=mend) from error
+        raise UserError(
+            f"{source.hub} could not be reached, and no copy is cached.", why=_first_line(error), mend=mend
+        ) from error
     return _local_folder(Path(folder))
 
 
@@ -172,4 +175,4 @@ def _convert(gguf: Path, target: Path) -> None:
     model.save_pretrained(target)
     tokenizer.save_pretrained(target)
     for path in target.iterdir():
-        os.chmod(path, 0o644)
+        path.chmod(0o644)

@@ -7,6 +7,7 @@ write both sides of the dialogue: 110 of its 110 answers held role markers.
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 from inference.records import Message, Messages, Role
 
@@ -41,7 +42,7 @@ def parse_transcript(text: str) -> Messages:
         Message(role=_ROLES[mark.group(1)], content=text[mark.end() : end].strip())
         for mark, end in zip(marks, ends, strict=True)
     )
-    if any(earlier.role == later.role for earlier, later in zip(messages, messages[1:], strict=False)):
+    if any(earlier.role == later.role for earlier, later in pairwise(messages)):
         raise RejectedRow("roles_do_not_alternate")
     if any(not message.content for message in messages):
         raise RejectedRow("empty_turn")

@@ -15,7 +15,7 @@ from runs.errors import UserError
 
 def write_error(path: Path, error: OSError) -> UserError:
     """The user's view of a write that the system refused."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return UserError(
             f"The disk is full: {path} could not be written.",
             mend="Free some space and run the same command again; what was finished is kept.",

@@ -126,7 +126,9 @@ def read_manifest(folder: Path, *, rebuild: str) -> Manifest:
     try:
         return Manifest.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        raise IntegrityError(f"{path} is not a valid manifest.", why=str(error.errors()[0]["msg"]), mend=mend) from error
+        raise IntegrityError(
+            f"{path} is not a valid manifest.", why=str(error.errors()[0]["msg"]), mend=mend
+        ) from error
 
 
 def verify(folder: Path, *, rebuild: str) -> Manifest:

@@ -21,7 +21,10 @@ def _tokenizer(specials: dict[str, str], template: str, *, adds_bos: bool):
     core.decoder = decoders.ByteLevel()
     markers = list(dict.fromkeys(specials.values()))
     trainer = trainers.BpeTrainer(
-        vocab_size=600, special_tokens=markers, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=600,
+        special_tokens=markers,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     core.train_from_iterator(corpus.splitlines(), trainer)
     if adds_bos:

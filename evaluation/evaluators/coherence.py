@@ -77,11 +77,12 @@ def _measure(text: Text, prose: Text, sentences: list[list[Token]]) -> Coherence
 
 
 def _function_words(words: list[str], sentences: int) -> float:
-    """Prose has 35-55 % function words; lists of short items fewer, so each line break counts as half a word."""
+    """Prose has 35-55 % function words, numbers aside; lists fewer, so each line or sentence counts as half a word."""
     known = word_list("function_words")
-    count = sum(word in known for word in words)
-    share = (count + 0.5 * sentences) / len(words)
-    return min(ramp(share, 0.08, 0.22), ramp(count / len(words), 0.95, 0.8))
+    count, total = sum(word in known for word in words), sum(not word.isdigit() for word in words)
+    if not total:
+        return 1.0
+    return min(ramp((count + 0.5 * sentences) / total, 0.12, 0.25), ramp(count / total, 0.95, 0.8))
 
 
 def _likeness(words: list[str]) -> float:
@@ -126,13 +127,40 @@ def _order(prose: Text, sentences: list[list[Token]]) -> float:
     chances = breaks = 0
     for sentence in sentences:
         for word, following in pairwise(sentence):
-            if word.text in rules and not prose.plain[word.end : following.start].strip():
+            if prose.plain[word.end : following.start].strip():
+                continue  # punctuation between the two begins a new phrase
+            if word.text in rules:
                 chances += 1
                 breaks += following.text in rules[word.text]
+            elif _stray_capital(prose, word, following):
+                chances, breaks = chances + 1, breaks + 1
         if len(sentence) > 1:
             breaks += sentence[-1].text in enders
+    starts, small = _small_starts(prose, sentences)
+    chances, breaks = chances + starts, breaks + small
     # Two breaks in a short text may be chance: the extra count in the denominator damps them.
     return 1.0 if chances < 2 else ramp(breaks / (chances + 1), 0.13, 0.05)
+
+
+def _stray_capital(prose: Text, word: Token, following: Token) -> bool:
+    """Whether a grammatical word other than "I" has a capital after a word without one, as in "again If"."""
+    grammatical = following.text in word_list("function_words") and following.text.split("'")[0] != "i"
+    return grammatical and prose.is_small(word.start) and prose.is_capital(following.start)
+
+
+def _small_starts(prose: Text, sentences: list[list[Token]]) -> tuple[int, int]:
+    """How many sentences follow a full stop on the same line, and how many of those start with a small letter.
+
+    (0, 0) for a text without capitals: all-small is a style, mixed is a sign of shuffling.
+    """
+    follow = [
+        sentence[0]
+        for sentence in sentences[1:]
+        if prose.plain[: sentence[0].start].rstrip(" \"'([-").endswith((".", "!", "?"))
+    ]
+    if not any(prose.is_capital(sentence[0].start) for sentence in sentences):
+        return 0, 0
+    return len(follow), sum(prose.is_small(token.start) for token in follow)
 
 
 def repeated_share(words: tuple[str, ...], size: int = 4) -> float:

@@ -12,8 +12,10 @@ from evaluation.evaluators.text import Text, content_stems
 
 ECHO_RUN = 5
 """A run of this many words of the prompt, in the prompt's order, is an echo if it also covers `ECHO_SHARE`."""
-ECHO_SHARE = 0.7
+ECHO_SHARE = 0.9
 """Share of the prompt's words that a run must cover: restating part of a question is good style."""
+COPIED_SHARE = 0.8
+"""A response with this share of its words in three-word runs of the prompt, and no content word else, is a copy."""
 LONG_RUN = 12
 """A run of this many words is an echo however long the prompt is."""
 
@@ -28,6 +30,8 @@ class Novelty:
     """(start, end) in the normalised response of each run copied from the prompt."""
     ranges: tuple[tuple[int, int], ...]
     """(start, end) of each kept sentence."""
+    is_copy: bool
+    """Whether the response is pieces of the prompt and nothing else."""
 
     @property
     def stems(self) -> set[str]:
@@ -54,21 +58,32 @@ def novelty(response: Text, prompt: Text) -> Novelty:
         seen.add(shape)
         ranges.append((first, last))
         words += [response.words[position] for position in inside if position not in echoed]
-    return Novelty(tuple(words), _ranges(response, echoed), tuple(ranges))
+    return Novelty(tuple(words), _ranges(response, echoed), tuple(ranges), _is_copy(response, prompt))
+
+
+def _is_copy(response: Text, prompt: Text) -> bool:
+    copied = _positions(response.words, prompt.words, 3)
+    return (
+        len(copied) >= COPIED_SHARE * len(response.words) > 0
+        and content_stems(response.words) <= content_stems(prompt.words)
+        and not {word for word in response.words if word.isdigit()} - set(prompt.words)
+    )
 
 
 def _echoed_words(words: tuple[str, ...], asked: tuple[str, ...]) -> set[int]:
-    """Positions in ``words`` that lie in an echo of ``asked``."""
-    shortest = min(max(ECHO_RUN, round(ECHO_SHARE * len(asked))), LONG_RUN)
-    runs = {asked[index : index + shortest] for index in range(len(asked) - shortest + 1)}
+    """Positions in ``words`` that lie in an echo of ``asked``; a short prompt echoes only as a whole."""
     if len(asked) < ECHO_RUN:
-        shortest, runs = len(asked), {asked}  # a short prompt echoes as a whole
+        return _positions(words, asked, len(asked))
+    return _positions(words, asked, min(max(ECHO_RUN, round(ECHO_SHARE * len(asked))), LONG_RUN))
+
+
+def _positions(words: tuple[str, ...], asked: tuple[str, ...], size: int) -> set[int]:
+    """Positions in ``words`` that lie in a run of ``size`` words that ``asked`` has too."""
+    runs = {asked[index : index + size] for index in range(len(asked) - size + 1)} if size else set()
     found: set[int] = set()
-    if not asked:
-        return found
-    for index in range(len(words) - shortest + 1):
-        if words[index : index + shortest] in runs:
-            found.update(range(index, index + shortest))
+    for index in range(len(words) - size + 1):
+        if words[index : index + size] in runs:
+            found.update(range(index, index + size))
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TypeVar
 
@@ -40,12 +40,17 @@ def register(name: str) -> Callable[[EvaluatorClass], EvaluatorClass]:
     return keep
 
 
+@cache
+def _plug_ins() -> dict[str, EntryPoint]:
+    """Other packages' evaluators by name; looked up once, since it reads every installed package's metadata."""
+    return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
+
+
 def names() -> list[str]:
     """Every known evaluator: the built-in ones first, in their order, then the others by name."""
     for module in BUILT_IN:
         import_module(f"evaluation.evaluators.{module}")
-    plugged = {point.name for point in entry_points(group=ENTRY_POINT_GROUP)}
-    return [*BUILT_IN, *sorted((set(_factories) | plugged) - set(BUILT_IN))]
+    return [*BUILT_IN, *sorted((set(_factories) | set(_plug_ins())) - set(BUILT_IN))]
 
 
 def get(wanted: Iterable[str] | None = None) -> list[Evaluator]:
@@ -66,7 +71,7 @@ def get(wanted: Iterable[str] | None = None) -> list[Evaluator]:
 def _make(name: str) -> Evaluator:
     factory = _factories.get(name)
     if factory is None:
-        (point, *_) = entry_points(group=ENTRY_POINT_GROUP, name=name)
+        point = _plug_ins()[name]
         try:
             factory = point.load()
         except (ImportError, AttributeError) as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -23,7 +23,9 @@ _FOLDED = {
 
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
 _SENTENCE_END = re.compile(r"[.!?]+[\"')\]]*(?=\s|$)|\n+")
-_NOT_AN_END = re.compile(r"(?:^|[\s(\"'])(?:\d{1,2}|[a-z]|e\.g|i\.e|etc|vs|mr|mrs|ms|dr|st|no|approx)\.$")
+_NOT_AN_END = re.compile(
+    r"(?:^|[\s(\"'])(?:\d{1,2}|[a-z]|e\.g|i\.e|etc|vs|mr|mrs|ms|dr|jr|sr|st|prof|no|approx|u\.s)\.$"
+)
 """List numbers, initials and abbreviations, whose full stop ends no sentence."""
 _FENCED = re.compile(r"```.*?(?:```|\Z)", re.S)
 _CODE_SIGN = re.compile(r"[(){}\[\]=;<>$#/\\_]")
@@ -58,10 +60,16 @@ class Text:
 
     original: str
     plain: str = field(init=False)
-    _starts: tuple[int, ...] = field(init=False, repr=False)
-    _ends: tuple[int, ...] = field(init=False, repr=False)
+    _starts: Sequence[int] = field(init=False, repr=False)
+    _ends: Sequence[int] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        if self.original.isascii():  # the usual case: one sign stays one sign
+            size = len(self.original)
+            object.__setattr__(self, "plain", "".join(map(_fold, self.original)))
+            object.__setattr__(self, "_starts", range(size))
+            object.__setattr__(self, "_ends", range(1, size + 1))
+            return
         pieces: list[str] = []
         starts: list[int] = []
         ends: list[int] = []
@@ -77,6 +85,14 @@ class Text:
     def span(self, start: int, end: int, why: str) -> Span:
         """The original characters behind ``plain[start:end]``, as evidence."""
         return Span(start=self._starts[start], end=self._ends[end - 1], why=why)
+
+    def is_capital(self, position: int) -> bool:
+        """Whether ``plain[position]`` was a capital letter in the original."""
+        return self.original[self._starts[position]].isupper()
+
+    def is_small(self, position: int) -> bool:
+        """Whether ``plain[position]`` was a small letter in the original."""
+        return self.original[self._starts[position]].islower()
 
     @cached_property
     def tokens(self) -> tuple[Token, ...]:

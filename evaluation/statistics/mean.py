@@ -13,10 +13,10 @@ from scipy import stats
 class Mean:
     """A mean and its confidence interval."""
 
-    estimate: float
-    low: float
-    """Lower bound; equal to ``estimate`` only when the values do not vary."""
-    high: float
+    mean: float
+    low: float | None
+    """Lower bound; None for a single graded value, which has no interval."""
+    high: float | None
     n: int
     """Units (prompts) behind the mean: the denominator."""
     method: str
@@ -48,7 +48,7 @@ def mean_interval(values: Sequence[float], *, confidence: float = 0.95) -> Mean:
     keeps its coverage near 0 and 1, where the t interval collapses to a point.
 
     Raises:
-        ValueError: no value, one graded value (no interval exists), or a value that is not finite.
+        ValueError: no value, or a value that is not finite.
     """
     array = finite(values)
     n = len(array)
@@ -56,9 +56,9 @@ def mean_interval(values: Sequence[float], *, confidence: float = 0.95) -> Mean:
         raise ValueError("a mean needs at least one value")
     if is_binary(array):
         return wilson(int(array.sum()), n, confidence=confidence)
-    if n < 2:
-        raise ValueError("an interval needs at least two values; there is one")
     estimate = float(array.mean())
+    if n == 1:
+        return Mean(estimate, None, None, n, "t", confidence)
     half = float(stats.t.ppf((1 + confidence) / 2, n - 1) * array.std(ddof=1) / np.sqrt(n))
     return Mean(estimate, estimate - half, estimate + half, n, "t", confidence)
 

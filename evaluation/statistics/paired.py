@@ -35,7 +35,8 @@ class PairedContrast:
     effect_size: float | None
     """Cohen's d_z: mean over standard deviation of the differences.
 
-    None where the differences are all one non-zero number."""
+    None where the differences are all one non-zero number.
+    """
     n: int
     """Units (prompts, or clusters of prompts)."""
     minimum_detectable_effect: float

@@ -96,7 +96,8 @@ class TransformersEngine:
         if len(ids) + sampling.max_new_tokens > context:
             opening = request.messages[-1].content[:60]
             raise UserError(
-                f"A prompt of {len(ids)} tokens and an answer of {sampling.max_new_tokens} exceed the model's context of {context}.",
+                f"A prompt of {len(ids)} tokens and an answer of {sampling.max_new_tokens} "
+                f"exceed the model's context of {context}.",
                 why=f"The prompt begins: {opening!r}",
                 mend="Shorten the prompt, or lower --max-new-tokens.",
             )
@@ -141,7 +142,7 @@ class TransformersEngine:
     def _completion(self, row: _Row, finish: FinishReason) -> Completion:
         return Completion(
             key=row.request.key,
-            text=self._tokenizer.decode(row.tokens, skip_special_tokens=True).strip(),
+            text=str(self._tokenizer.decode(row.tokens, skip_special_tokens=True)).strip(),
             finish_reason=finish,
             prompt_tokens=len(row.ids),
             completion_tokens=len(row.tokens),
@@ -237,9 +238,7 @@ class _Chooser:
         if self._sampling.temperature == 0:
             return logits.argmax(dim=-1)
         probabilities = self._nucleus(torch.softmax(logits / self._sampling.temperature, dim=-1)).cpu()
-        chosen = [
-            torch.multinomial(probabilities[index], 1, generator=row.generator) for index, row in enumerate(rows)
-        ]
+        chosen = [torch.multinomial(probabilities[index], 1, generator=row.generator) for index, row in enumerate(rows)]
         return torch.cat(chosen).to(self._device)
 
     def _penalise(self, logits: torch.Tensor, rows: list[_Row]) -> None:

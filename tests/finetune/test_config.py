@@ -1,0 +1,66 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from finetune.config import DPORun, SFTRun
+from runs.config import load, parse
+from runs.errors import UsageError
+from runs.paths import CONFIGS
+
+FILES = sorted((CONFIGS / "finetune").glob("*.yaml"))
+BASE = {
+    "family": "smollm2-135m",
+    "output_dir": "out",
+    "data": {"sources": [{"path": "rows.jsonl"}]},
+    "train": {"learning_rate": 1e-4},
+}
+
+
+def model_of(path: Path):
+    return DPORun if "-dpo" in path.name else SFTRun
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_every_config_that_ships_loads_and_comments_every_key(path):
+    load(model_of(path), path)
+    lines = [line for line in path.read_text().splitlines() if line.strip() and not line.startswith("#")]
+    for line in lines:
+        section = line.rstrip().endswith(":")
+        assert section or "#" in line, f"{path.name}: no comment on: {line}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_every_config_that_ships_spells_out_every_train_key(path):
+    fields = model_of(path).model_fields["train"].annotation.model_fields
+    assert set(yaml.safe_load(path.read_text())["train"]) == set(fields)
+
+
+@pytest.mark.parametrize(
+    ("model", "change", "words"),
+    [
+        (SFTRun, {"train": {"learning_rate": 1e-4, "fp16": True}}, "bf16 instead"),
+        (SFTRun, {"train": {"learning_rate": 1e-4, "load_best_model_at_end": True}}, "needs eval_steps"),
+        (SFTRun, {"train": {"learning_rate": 1e-4, "save_steps": 7}}, "multiple of logging_steps"),
+        (SFTRun, {"early_stopping_patience": 2}, "needs train.eval_steps"),
+        (SFTRun, {"model": {"dtype": "float16"}}, "overflows"),
+        (SFTRun, {"train": {"learning_rate": 1e-4, "learning_rat": 1}}, "did you mean 'learning_rate'"),
+        (DPORun, {"train": {"learning_rate": 1e-4, "loss_type": ["sft"]}}, "ignores the rejected"),
+        (
+            DPORun,
+            {"train": {"learning_rate": 1e-4, "loss_type": ["sigmoid"], "loss_weights": [1, 2]}},
+            "2 entries for 1",
+        ),
+        (DPORun, {"train": {"learning_rate": 1e-4, "label_smoothing": 0.1}}, "only in the 'robust' loss"),
+        (DPORun, {"lora": {"r": 4}}, "init_adapter's own"),
+    ],
+)
+def test_a_contradiction_is_refused_with_its_reason(model, change, words):
+    with pytest.raises(UsageError, match=words):
+        parse(model, BASE | change, source="test")
+
+
+def test_a_resolved_config_loads_again():
+    for model in (SFTRun, DPORun):
+        run = model.model_validate(BASE)
+        assert model.model_validate(run.model_dump(mode="json")) == run

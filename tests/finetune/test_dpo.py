@@ -1,0 +1,120 @@
+import json
+import math
+
+import pytest
+
+from finetune import data, fit, lora
+from finetune.dpo import build_trainer, check_start, load_policy, run_dpo
+from inference.families import load_family
+from inference.loading import base_identity
+from runs.errors import IntegrityError, UsageError, UserError
+from tests.finetune.conftest import OPTIONS, QUIET, interrupted_at
+
+
+def trainer_for(place, run, tokenizer, work):
+    family = load_family(place.family)
+    start = lora.resolve_adapter(run.init_adapter, family) if run.init_adapter else None
+    model = load_policy(run, family, start, base=base_identity(family))
+    examples = data.dpo_examples(run.data, tokenizer)
+    return build_trainer(run, model, tokenizer, examples, work, public_id="test/base"), examples
+
+
+@pytest.mark.parametrize("precompute", [False, True])
+def test_before_the_first_step_the_loss_is_ln_2_and_every_reward_is_0(place, stage2, tokenizer, tmp_path, precompute):
+    run = place.dpo(precompute_ref_log_probs=precompute)
+    trainer, _ = trainer_for(place, run, tokenizer, tmp_path)
+    found = check_start(trainer, run)
+    assert found["loss_at_start"] == pytest.approx(math.log(2), abs=1e-6)
+    assert [found[f"{name}_at_start"] for name in ("chosen", "rejected", "margins")] == pytest.approx(
+        [0, 0, 0], abs=1e-6
+    )
+
+
+def test_the_reference_is_stage_2_and_not_the_base(place, stage2, tokenizer, tmp_path):
+    import torch
+
+    trainer, _ = trainer_for(place, place.dpo(), tokenizer, tmp_path)
+    batch = trainer.data_collator([trainer.train_dataset[0]])
+    reference = torch.cat(trainer.compute_ref_log_probs(trainer.model, batch))
+    labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
+    inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+    with torch.no_grad():
+        policy = trainer.model(**inputs, labels=labels, fused_lm_head=True).log_probs.sum(1)
+        with trainer.model.disable_adapter():
+            base = trainer.model(**inputs, labels=labels, fused_lm_head=True).log_probs.sum(1)
+    assert torch.allclose(reference, policy, atol=1e-4)
+    assert not torch.allclose(reference, base, atol=1e-2)
+    trainable = {name.split(".")[-2] for name, weight in trainer.model.named_parameters() if weight.requires_grad}
+    assert trainable == {lora.POLICY}
+
+
+def test_a_wrong_reference_is_refused(place, stage2, tokenizer, tmp_path):
+    run = place.dpo()
+    trainer, _ = trainer_for(place, run, tokenizer, tmp_path)
+    for name, weight in trainer.model.named_parameters():
+        if ".ref." in name:
+            weight.data.zero_()  # as if the reference were the base
+    with pytest.raises(UserError, match="reference is not the model"):
+        check_start(trainer, run)
+
+
+def test_a_run_stores_the_policy_alone_and_moves_it_from_the_reference(place, stage2, tmp_path):
+    from safetensors.torch import load_file
+
+    value, _ = run_dpo(place.dpo(tmp_path / "out", num_train_epochs=5, eval_steps=5), OPTIONS, QUIET)
+    assert value["metrics"]["loss_at_start"] == pytest.approx(math.log(2), abs=1e-5)
+    assert value["metrics"]["train_loss_last"] < math.log(2)
+    assert 0 <= value["metrics"]["eval_rewards/accuracies"] <= 1
+    folder = tmp_path / "out"
+    assert {path.name for path in folder.iterdir() if not path.name.startswith(".")} == {*fit.ARTIFACT, "manifest.json"}
+    stored, start = load_file(folder / lora.WEIGHTS), load_file(stage2 / lora.WEIGHTS)
+    assert stored.keys() == start.keys()
+    assert any(not tensor.equal(start[name]) for name, tensor in stored.items())
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert (
+        manifest["inputs"]["init_adapter"]
+        == json.loads((stage2 / "manifest.json").read_text())["files"][lora.WEIGHTS]["sha256"]
+    )
+    lines = [json.loads(line) for line in (folder / "train_log.jsonl").read_text().splitlines()]
+    assert {"rewards/margins", "rewards/accuracies", "logps/chosen", "num_tokens"} <= lines[0].keys()
+
+
+def test_an_interrupted_run_continues_to_the_same_bytes(place, stage2, tmp_path):
+    run = {name: place.dpo(tmp_path / name, num_train_epochs=3, loss_type=["sigmoid", "sft"]) for name in "ab"}
+    run_dpo(run["a"], OPTIONS, QUIET)
+    with interrupted_at(7), pytest.raises(KeyboardInterrupt):
+        run_dpo(run["b"], OPTIONS, QUIET)
+    assert not list((tmp_path / "b").rglob("ref/*"))
+    run_dpo(run["b"], OPTIONS, QUIET)
+    for name in (lora.WEIGHTS, "train_log.jsonl"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_held_out_numbers_count_pairs_not_batches(place, stage2, tokenizer, tmp_path):
+    found = []
+    for batch in (1, 3):  # 3 leaves a short last batch
+        run = place.dpo(per_device_eval_batch_size=batch)
+        trainer, examples = trainer_for(place, run, tokenizer, tmp_path / str(batch))
+        assert len(examples.holdout) % 3
+        for name, weight in trainer.model.named_parameters():
+            if ".ref." in name:
+                weight.data.zero_()
+        found.append(fit.held_out(trainer))
+    for key in ("eval_loss", "eval_rewards/accuracies", "eval_rewards/margins"):
+        assert found[0][key] == pytest.approx(found[1][key], abs=1e-5)
+
+
+def test_without_an_init_adapter_the_reference_is_the_base(place, tokenizer, tmp_path):
+    run = place.dpo().model_copy(update={"init_adapter": None})
+    trainer, _ = trainer_for(place, run, tokenizer, tmp_path)
+    assert check_start(trainer, run)["loss_at_start"] == pytest.approx(math.log(2), abs=1e-6)
+
+
+def test_an_unknown_or_foreign_init_adapter_is_refused(place, stage2, tiny_gemma, tmp_path):
+    from tests import tiny
+
+    with pytest.raises(UsageError, match="Did you mean 'stage2'"):
+        run_dpo(place.dpo(tmp_path / "out").model_copy(update={"init_adapter": "stage22"}), OPTIONS, QUIET)
+    other = tiny.write_family(tmp_path, "other", tiny_gemma, {"stage2": stage2})
+    with pytest.raises(IntegrityError, match="another base"):
+        run_dpo(place.dpo(tmp_path / "out").model_copy(update={"family": str(other)}), OPTIONS, QUIET)
