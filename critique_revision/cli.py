@@ -65,7 +65,7 @@ def generate(
     _show_prompts(selection, reporter)
     folder = output_dir or settings.output_dir
     if dry_run:
-        calls = len(setup.prompts) * (1 + 2 * settings.revisions)
+        calls = len(setup.prompts) * (1 + (2 if settings.critiques else 1) * settings.revisions)
         plan = {"prompts": len(setup.prompts), "calls": calls, "folder": str(folder)}
         reporter.result(plan, [f"{len(setup.prompts)} prompts, {calls} calls, into {folder}. Nothing was generated."])
         return
@@ -86,9 +86,7 @@ def _generate(
 
     settings, family = setup.config, load_family(setup.config.family)
     with run_lock(folder):
-        engines = open_engines(
-            family, settings.roles.checkpoints, batch_size=settings.batch_size, device=settings.device
-        )
+        engines = open_engines(family, settings.checkpoints, batch_size=settings.batch_size, device=settings.device)
         if not resume:
             clear(folder)
         sources = {source.source.name: source_digest(source.source) for source in settings.prompts}

@@ -75,11 +75,6 @@ class Roles(StrictModel):
     critic: Role = Role()
     reviser: Role = Role()
 
-    @property
-    def checkpoints(self) -> list[str]:
-        """The checkpoints that are needed, each once."""
-        return list(dict.fromkeys((self.generator.checkpoint, self.critic.checkpoint, self.reviser.checkpoint)))
-
 
 class Exemplars(StrictModel):
     """The worked examples before each critique and revision."""
@@ -129,6 +124,9 @@ class RecipeConfig(StrictModel):
     output_dir: Path
     constitution: Path = Path("configs/constitutions/default.yaml")
     exemplars: Exemplars = Exemplars()
+    critiques: bool = True
+    """Whether a critique comes before each revision. False revises directly, by the principle alone, as Bai et al.
+    2022, section 3.5, compare; with half the calls. A critic that is too weak to be right makes revisions worse."""
     reply_words: int | None = Field(default=None, ge=5)
     """How much of a reply the critic and the reviser are shown, in words; whole sentences where that is possible."""
     revisions: int = Field(default=1, ge=1)
@@ -140,6 +138,17 @@ class RecipeConfig(StrictModel):
     limit: int | None = Field(default=None, ge=1)
     """Use only so many prompts of all sources together (``--limit``)."""
     filters: FilterSettings = FilterSettings()
+
+    @property
+    def acting(self) -> dict[str, Role]:
+        """The roles that make calls in this run, by name."""
+        named = {"generator": self.roles.generator, "critic": self.roles.critic, "reviser": self.roles.reviser}
+        return {name: role for name, role in named.items() if name != "critic" or self.critiques}
+
+    @property
+    def checkpoints(self) -> list[str]:
+        """The checkpoints that the run needs, each once."""
+        return list(dict.fromkeys(role.checkpoint for role in self.acting.values()))
 
     @model_validator(mode="after")
     def _sizes_agree(self) -> RecipeConfig:

@@ -71,16 +71,22 @@ def critique_messages(exemplars: Sequence[Exemplar], prompt: Messages, reply: st
 
 
 def revision_messages(
-    exemplars: Sequence[Exemplar], prompt: Messages, reply: str, critique: str, request: str
+    exemplars: Sequence[Exemplar], prompt: Messages, reply: str, critique: str | None, request: str
 ) -> Messages:
-    """What the reviser reads: as the critic, plus the critique (each sentence once) and the revision request."""
+    """What the reviser reads: as the critic, plus the critique (each sentence once) and the revision request.
+
+    Without a critique (None), the exemplars show none either (Bai et al. 2022, section 3.5, direct revision).
+    """
     turns: list[Message] = []
     for exemplar in exemplars:
-        asked = f"Critique: {exemplar.critique}\n{REVISION_REQUEST}"
+        asked = _asked(None if critique is None else exemplar.critique, REVISION_REQUEST)
         turns += _exchange(_case(exemplar.user, exemplar.reply, asked), exemplar.revision)
-    critique = distinct_sentences(critique)
-    asked = f"Critique: {critique}\n{request}" if critique else request
+    asked = _asked(critique and distinct_sentences(critique), request)
     return (*turns, Message(role="user", content=_case(conversation_text(prompt), reply, asked)))
+
+
+def _asked(critique: str | None, request: str) -> str:
+    return f"Critique: {critique}\n{request}" if critique else request
 
 
 def conversation_text(prompt: Messages) -> str:

@@ -75,8 +75,8 @@ def swarm_rows(data: Exportable) -> Iterable[Row]:
         yield {
             "init_prompt": conversation_text(pair.prompt),
             "init_response": run.answers[pair.prompt_id].text,
-            "critic_prompt": principle.critique_request,
-            "critic_response": step.critique,
+            "critic_prompt": principle.critique_request if step.critique is not None else "",
+            "critic_response": step.critique or "",
             "revision_prompt": principle.revision_request,
             "revision_response": step.revision,
             "prompt": conversation_text(pair.prompt),
@@ -158,14 +158,18 @@ def dataset_card(data: Exportable, name: str, rows: int, command: str) -> str:
     """DATASET_CARD.md: what the rows are, what they were made from, and under which licences."""
     run, stats, chosen = data.run, data.stats, FORMATS[name]
     config, constitution = run.config, run.manifest.inputs["constitution"]
-    roles = (("generator", config.roles.generator), ("critic", config.roles.critic), ("reviser", config.roles.reviser))
     family = load_family(config.family)
+    paper = "Bai et al. 2022, Constitutional AI, section"
+    made_by, judges = f"direct revision ({paper} 3.5)", "takes"
+    if config.critiques:
+        made_by, judges = f"critique and revision ({paper} 3.1)", "criticises its answer by"
     sources = [f"- prompts: {source.source.name} ({source.source.licence})" for source in config.prompts]
     sections = [
         f"# {config.name}: {chosen.purpose}",
-        "Made by critique and revision (Bai et al. 2022, Constitutional AI, section 3): a model answers, criticises "
-        "its answer by a principle, and rewrites it. `chosen` is a prompt's last accepted revision, `rejected` its "
-        "first answer.\n\nModel text, unreviewed by people. It can be false; the rejected side may be harmful.",
+        f"Made by {made_by}: a model answers, {judges} a principle, and rewrites its answer. `chosen` is a "
+        "prompt's last accepted revision, `rejected` its first answer."
+        "\n\nModel text, unreviewed by people. Filters check its form, not its truth or safety: either side can be "
+        "false or harmful.",
         "## Counts\n\n"
         + _markdown_table(
             ("", "n"),
@@ -179,7 +183,9 @@ def dataset_card(data: Exportable, name: str, rows: int, command: str) -> str:
             [(key, str(row["revisions"]), str(row["accepted"])) for key, row in stats["by_principle"].items()],
         ),
         f"## Made from\n\n- constitution: {constitution['name']} (sha256 {constitution['sha256']})\n"
-        + "\n".join(f"- {part}: {family.base.public_id}, checkpoint {role.checkpoint}" for part, role in roles)
+        + "\n".join(
+            f"- {part}: {family.base.public_id}, checkpoint {role.checkpoint}" for part, role in config.acting.items()
+        )
         + f"\n- revisions per prompt: {config.revisions}; seed {config.seed}\n- run id: {run.run_id}",
         "## Licences\n\n"
         + "\n".join(dict.fromkeys(sources))

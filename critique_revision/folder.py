@@ -10,7 +10,7 @@ from typing import Any
 from critique_revision.config import RecipeConfig
 from critique_revision.constitution import PrinciplesConstitution, load_principles
 from critique_revision.dialogue import Exemplar, ExemplarFile
-from critique_revision.records import Answer, ChosenPrompt, Critique, RevisionStep
+from critique_revision.records import Answer, ChosenPrompt, RevisionStep
 from runs import config as configs
 from runs.atomic import write_text
 from runs.errors import IntegrityError, UserError
@@ -46,9 +46,12 @@ def revisions_name(step: int) -> str:
     return f"revisions-{step}.jsonl"
 
 
-def stage_names(revisions: int) -> list[str]:
+def stage_names(config: RecipeConfig) -> list[str]:
     """The files that model calls are appended to, in the order in which they are made."""
-    return [ANSWERS, *(name for k in range(1, revisions + 1) for name in (critiques_name(k), revisions_name(k)))]
+    names = [ANSWERS]
+    for step in range(1, config.revisions + 1):
+        names += [critiques_name(step), revisions_name(step)] if config.critiques else [revisions_name(step)]
+    return names
 
 
 @dataclass(frozen=True)
@@ -131,7 +134,6 @@ class FinishedRun:
     manifest: Manifest
     answers: dict[str, Answer]
     """By prompt id."""
-    critiques: list[Critique]
     steps: list[RevisionStep]
     """Step by step, each in the order of the prompts."""
 
@@ -185,6 +187,5 @@ def open_finished(folder: Path) -> FinishedRun:
         setup,
         manifest,
         answers,
-        [row for step in steps for row in read_jsonl(folder / critiques_name(step), Critique)],
         [row for step in steps for row in read_jsonl(folder / revisions_name(step), RevisionStep)],
     )

@@ -57,12 +57,12 @@ def read_setup(config: RecipeConfig) -> tuple[Setup, Selection]:
 def identity_parts(setup: Setup, engines: Mapping[str, Engine]) -> dict[str, Any]:
     """Everything that could change the records of a run."""
     config = setup.config
-    roles = {"generator": config.roles.generator, "critic": config.roles.critic, "reviser": config.roles.reviser}
     return {
         "recipe": RECIPE,
         "version": GENERATOR_VERSION,
         "seed": config.seed,
         "revisions": config.revisions,
+        "critiques": config.critiques,
         "reply_words": config.reply_words,
         "constitution": constitution_digest(setup.constitution),
         "dialogue": dialogue_digest(setup.exemplars),
@@ -75,7 +75,7 @@ def identity_parts(setup: Setup, engines: Mapping[str, Engine]) -> dict[str, Any
                 "model": engines[role.checkpoint].identity,
                 "sampling": role.sampling(config.seed).model_dump(mode="json"),
             }
-            for name, role in roles.items()
+            for name, role in config.acting.items()
         },
     }
 
@@ -101,50 +101,54 @@ class _Recipe:
         self.replies = {answer.prompt_id: answer.text for answer in made}
 
     def step(self, step: int) -> None:
-        """Stage ``step``: every current reply is criticised, then revised, by one principle."""
-        exemplars, critic, reviser = self.setup.exemplars, self.config.roles.critic, self.config.roles.reviser
-        chosen = {prompt.prompt_id: self._principle(prompt, step) for prompt in self.setup.prompts}
+        """Stage ``step``: every current reply is criticised (unless the run goes without), then revised."""
+        critiques = self._critiques(step) if self.config.critiques else {}
+        exemplars, role = self.setup.exemplars, self.config.roles.reviser
 
-        def critique_turns(prompt: ChosenPrompt) -> Messages:
-            request = chosen[prompt.prompt_id].critique_request
-            return critique_messages(exemplars, prompt.messages, self._shown(prompt), request)
-
-        def critique_record(prompt: ChosenPrompt, done: Completion) -> Critique:
-            return Critique(
-                prompt_id=prompt.prompt_id,
-                step=step,
-                principle_id=chosen[prompt.prompt_id].id,
-                model=critic.checkpoint,
-                **done.model_dump(),
-            )
-
-        name = folders.critiques_name(step)
-        made = self._stage("critique", step, name, Critique, critic, critique_turns, critique_record)
-        critiques = {critique.prompt_id: critique for critique in made}
-
-        def revision_turns(prompt: ChosenPrompt) -> Messages:
-            identity = prompt.prompt_id
-            request, words = chosen[identity].revision_request, critiques[identity].text
+        def turns(prompt: ChosenPrompt) -> Messages:
+            critique = critiques.get(prompt.prompt_id)
+            words = critique.text if critique else None
+            request = self._principle(prompt, step).revision_request
             return revision_messages(exemplars, prompt.messages, self._shown(prompt), words, request)
 
-        def revision_record(prompt: ChosenPrompt, done: Completion) -> RevisionStep:
-            critique = critiques[prompt.prompt_id]
+        def record(prompt: ChosenPrompt, done: Completion) -> RevisionStep:
+            critique = critiques.get(prompt.prompt_id)
             return RevisionStep(
                 prompt_id=prompt.prompt_id,
                 step=step,
-                principle_id=critique.principle_id,
-                critique=critique.text,
+                principle_id=self._principle(prompt, step).id,
+                critique=critique.text if critique else None,
                 revision=done.text,
-                critic=critique.model,
-                reviser=reviser.checkpoint,
-                critique_finish_reason=critique.finish_reason,
+                critic=critique.model if critique else None,
+                reviser=role.checkpoint,
+                critique_finish_reason=critique.finish_reason if critique else None,
                 **done.model_dump(exclude={"text"}),
             )
 
-        name = folders.revisions_name(step)
-        revised = self._stage("revision", step, name, RevisionStep, reviser, revision_turns, revision_record)
+        made = self._stage("revision", step, folders.revisions_name(step), RevisionStep, role, turns, record)
         # An empty revision has nothing to criticise: the next step starts from the reply before it.
-        self.replies |= {row.prompt_id: row.revision for row in revised if row.revision.strip()}
+        self.replies |= {row.prompt_id: row.revision for row in made if row.revision.strip()}
+
+    def _critiques(self, step: int) -> dict[str, Critique]:
+        """The critiques of stage ``step``, by prompt."""
+        exemplars, role = self.setup.exemplars, self.config.roles.critic
+
+        def turns(prompt: ChosenPrompt) -> Messages:
+            request = self._principle(prompt, step).critique_request
+            return critique_messages(exemplars, prompt.messages, self._shown(prompt), request)
+
+        def record(prompt: ChosenPrompt, done: Completion) -> Critique:
+            principle = self._principle(prompt, step).id
+            return Critique(
+                prompt_id=prompt.prompt_id,
+                step=step,
+                principle_id=principle,
+                model=role.checkpoint,
+                **done.model_dump(),
+            )
+
+        made = self._stage("critique", step, folders.critiques_name(step), Critique, role, turns, record)
+        return {critique.prompt_id: critique for critique in made}
 
     def _shown(self, prompt: ChosenPrompt) -> str:
         return opening(self.replies[prompt.prompt_id], self.config.reply_words)
@@ -229,7 +233,7 @@ def run_recipe(
     recipe.answers()
     for step in range(1, config.revisions + 1):
         recipe.step(step)
-    stages = folders.stage_names(config.revisions)
+    stages = folders.stage_names(config)
     return write_manifest(
         folder,
         kind=RECIPE,
@@ -239,13 +243,13 @@ def run_recipe(
         inputs={
             "constitution": {"name": setup.constitution.name, "sha256": constitution_digest(setup.constitution)},
             "exemplars": dialogue_digest(setup.exemplars),
-            "models": {name: engines[name].identity for name in config.roles.checkpoints},
+            "models": {name: engines[name].identity for name in config.checkpoints},
             "sources": dict(sources),
         },
         seeds={"seed": config.seed},
         counts={
             "prompts": {name: dict(row) for name, row in prompt_counts.items()},
-            **_token_counts(folder, config.revisions),
+            **_token_counts(folder, config),
         },
         metrics={},
         wall_seconds=time.monotonic() - start,
@@ -260,10 +264,10 @@ class _Tokens(BaseModel):
     completion_tokens: int
 
 
-def _token_counts(folder: Path, revisions: int) -> dict[str, dict[str, int]]:
+def _token_counts(folder: Path, config: RecipeConfig) -> dict[str, dict[str, int]]:
     """Calls and tokens of each stage."""
     counts = {}
-    for name in folders.stage_names(revisions):
+    for name in folders.stage_names(config):
         rows = read_jsonl(folder / name, _Tokens)
         counts[name.removesuffix(".jsonl")] = {
             "calls": len(rows),

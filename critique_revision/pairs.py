@@ -63,7 +63,7 @@ def _judge(run: FinishedRun, settings: FilterSettings) -> list[FilteredStep]:
         candidate = Candidate(
             prompt=conversation_text(prompt.messages),
             answer=answer,
-            critique=row.critique,
+            critique=row.critique or "",
             revision=revision,
             revision_request=requests[row.principle_id],
             finish_reason=row.finish_reason,

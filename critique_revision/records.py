@@ -59,13 +59,14 @@ class RevisionStep(StrictModel):
     step: int
     """From 1."""
     principle_id: str
-    critique: str
+    critique: str | None
+    """None: the revision was made directly, without one."""
     revision: str
-    critic: str
+    critic: str | None
     """The checkpoint that wrote the critique."""
     reviser: str
     """The checkpoint that wrote the revision."""
-    critique_finish_reason: FinishReason
+    critique_finish_reason: FinishReason | None
     finish_reason: FinishReason
     """How the revision ended."""
     prompt_tokens: int

@@ -34,7 +34,7 @@ _NOT_ABLE = (
     r"(?:i'm|i am|we're|we are) (?:not (?:able|comfortable|willing|going|allowed|permitted)|unable|afraid (?:i|that))"
 )
 REFUSAL = re.compile(
-    rf"^(?:{_SORRY}[,.]? (?:but|i can|i won|i am not|i'm not|i'm unable|i am unable)\b"
+    rf"^(?:(?:no[,.] )?{_SORRY}[,.]? (?:but|i can|i won|i am not|i'm not|i'm unable|i am unable)\b"
     rf"|(?:no|sorry|unfortunately)?[,.:]?\s*(?:{_CANNOT}|{_NOT_ABLE})\b"
     r"|as an? (?:ai|assistant|language model)\b"
     r"|(?:i apologi[sz]e|my apologies),? (?:but|i can|i'm|i am)"

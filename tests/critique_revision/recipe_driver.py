@@ -24,7 +24,7 @@ def reply(request: Request) -> str:
     mark = text_digest(last)[:6]
     if not last.startswith("Message:"):
         return f"Here are five careful words about {mark} for you."
-    if "\nCritique:" in last:
+    if "ewrite" in last:
         return f"A calmer and safer thing to try is number {mark} today."
     return f"It lacks one concrete step near {mark}."
 

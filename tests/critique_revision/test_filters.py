@@ -150,6 +150,8 @@ def test_boilerplate_keeps_the_first_copies() -> None:
         ("Sorry, I cannot assist with it.", True),
         ("As an AI language model, I have no opinion.", True),
         ("I must decline to write this.", True),
+        ("No, I'm sorry, but I do not do that.", True),
+        ("No, I'm sorry for what you are going through.", False),
         ("Please don't attack him: you could both be hurt.", True),
         ("It's not appropriate to insult people.", True),
         ("I'm sorry for your loss. Here is what may help.", False),

@@ -26,7 +26,8 @@ from runs.paths import CONFIGS, PROJECT_ROOT
 from runs.records import read_jsonl
 from tests.critique_revision import recipe_driver
 
-FILES = ("run.json", "config.yaml", "constitution.yaml", "exemplars.yaml", "prompts.jsonl", *stage_names(2))
+STAGES = ("answers.jsonl", "critiques-1.jsonl", "revisions-1.jsonl", "critiques-2.jsonl", "revisions-2.jsonl")
+FILES = ("run.json", "config.yaml", "constitution.yaml", "exemplars.yaml", "prompts.jsonl", *STAGES)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -138,7 +139,9 @@ def test_history_is_complete_and_chained(recipe: Path, tmp_path: Path) -> None:
     manifest = recipe_driver.run(recipe, folder)
     run = open_finished(folder)
     assert len(run.prompts) == len(run.answers) == 14
-    assert len(run.critiques) == len(run.steps) == 28
+    assert tuple(stage_names(run.config)) == STAGES
+    assert len(run.steps) == 28
+    assert len(lines(folder / "critiques-2.jsonl")) == 14
     assert manifest.counts["revisions-2"]["calls"] == 14
     for prompt in run.prompts:
         chain = [step for step in run.steps if step.prompt_id == prompt.prompt_id]
@@ -148,6 +151,18 @@ def test_history_is_complete_and_chained(recipe: Path, tmp_path: Path) -> None:
     for name, model in (("answers", Answer), ("critiques-1", Critique), ("revisions-2", RevisionStep)):
         rows = read_jsonl(folder / f"{name}.jsonl", model)
         assert [row.prompt_id for row in rows] == [prompt.prompt_id for prompt in run.prompts]
+
+
+def test_direct_revision_makes_no_critiques(recipe: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    manifest = recipe_driver.run(recipe, folder, ("critiques=false", "roles.critic.checkpoint=absent"))
+    run = open_finished(folder)
+    assert not list(folder.glob("critiques-*"))
+    assert all(step.critique is step.critic is step.critique_finish_reason is None for step in run.steps)
+    assert set(manifest.inputs["models"]) == {"base"}
+    exemplars = load_exemplars(CONFIGS / "critique_revision" / "exemplars.yaml", 2)
+    turns = revision_messages(exemplars, run.prompts[0].messages, "So.", None, "Make it kind.")
+    assert not any("Critique:" in turn.content for turn in turns)
 
 
 def test_same_config_gives_the_same_bytes(recipe: Path, tmp_path: Path) -> None:
@@ -171,7 +186,7 @@ def test_killed_run_resumes_to_the_same_bytes(recipe: Path, tmp_path: Path, call
     died = subprocess.run(command, cwd=PROJECT_ROOT, check=False)
     assert died.returncode == -signal.SIGKILL
     assert not (folder / "manifest.json").exists()
-    torn = [name for name in stage_names(2) if (folder / name).exists()][-1]
+    torn = [name for name in STAGES if (folder / name).exists()][-1]
     with (folder / torn).open("ab") as handle:
         handle.write(b'{"key": "abc", "prompt_')
     with pytest.raises(UserError, match="not finished"):
