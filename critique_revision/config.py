@@ -26,6 +26,7 @@ Reason = Literal[
     "echo",
     "identical",
     "near_identical",
+    "off_topic",
     "refusal_of_benign",
     "no_decline",
     "boilerplate",

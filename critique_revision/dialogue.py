@@ -19,7 +19,7 @@ from runs.errors import UsageError
 from runs.identity import digest
 from runs.paths import shown
 
-DIALOGUE = 1
+DIALOGUE = 2
 """Raised when the wording below changes: it is part of a run's identity."""
 
 CRITIQUE_REQUEST = "Say what is wrong with the last reply, in one or two sentences."
@@ -73,20 +73,22 @@ def critique_messages(exemplars: Sequence[Exemplar], prompt: Messages, reply: st
 def revision_messages(
     exemplars: Sequence[Exemplar], prompt: Messages, reply: str, critique: str | None, request: str
 ) -> Messages:
-    """What the reviser reads: as the critic, plus the critique (each sentence once) and the revision request.
+    """What the reviser reads: message, reply, then critique and revision request as the user's next turn.
 
-    Without a critique (None), the exemplars show none either (Bai et al. 2022, section 3.5, direct revision).
+    The exemplars have the same turns. A chat model revises a reply that it finds as its own turn, and that the user
+    finds fault with, more readily than one quoted to it (docs/log.md). Without a critique (None), the exemplars show
+    none either (Bai et al. 2022, section 3.5, direct revision).
     """
     turns: list[Message] = []
     for exemplar in exemplars:
         asked = _asked(None if critique is None else exemplar.critique, REVISION_REQUEST)
-        turns += _exchange(_case(exemplar.user, exemplar.reply, asked), exemplar.revision)
+        turns += [*_exchange(exemplar.user, exemplar.reply), *_exchange(asked, exemplar.revision)]
     asked = _asked(critique and distinct_sentences(critique), request)
-    return (*turns, Message(role="user", content=_case(conversation_text(prompt), reply, asked)))
+    return (*turns, *_exchange(conversation_text(prompt), reply.strip()), Message(role="user", content=asked))
 
 
 def _asked(critique: str | None, request: str) -> str:
-    return f"Critique: {critique}\n{request}" if critique else request
+    return f"{critique} {request}" if critique else request
 
 
 def conversation_text(prompt: Messages) -> str:

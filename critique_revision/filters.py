@@ -36,6 +36,9 @@ class Candidate:
     """Every text of the exemplars that the reviser could copy."""
 
 
+STEM = 5
+"""Words count as content from this many letters on, and are compared by so many of them: "gardens" meets "gardener"."""
+
 Check = Callable[[Candidate, FilterSettings], bool]
 
 _ABOUT = r"(?:reply|response|answer|critique|revision|rewrite|message)"
@@ -152,6 +155,13 @@ def near_identical(candidate: Candidate, settings: FilterSettings) -> bool:
     return _similarity(candidate.answer, candidate.revision) >= settings.near_identical
 
 
+def off_topic(candidate: Candidate, settings: FilterSettings) -> bool:
+    """A harmless question whose revision shares no content word with it: small models drift to other subjects."""
+    asked = {word[:STEM] for word in words(candidate.prompt) if len(word) >= STEM}
+    said = {word[:STEM] for word in words(candidate.revision)}
+    return candidate.tag == "benign" and bool(asked) and not asked & said
+
+
 def refusal_of_benign(candidate: Candidate, settings: FilterSettings) -> bool:
     """A harmless request refused: small self-revised models learn to refuse everything from such pairs."""
     return candidate.tag == "benign" and refuses(candidate.revision)
@@ -175,6 +185,7 @@ CHECKS: dict[Reason, Check] = {
     "echo": echo,
     "identical": identical,
     "near_identical": near_identical,
+    "off_topic": off_topic,
     "refusal_of_benign": refusal_of_benign,
     "no_decline": no_decline,
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,15 +11,14 @@ from critique_revision.constitution import PrinciplesConstitution, load_principl
 from critique_revision.dialogue import Exemplar, ExemplarFile
 from critique_revision.records import Answer, ChosenPrompt, RevisionStep
 from runs import config as configs
-from runs.atomic import write_text
+from runs import folder as run_folder
 from runs.errors import IntegrityError, UserError
-from runs.identity import digest
+from runs.folder import IDENTITY
 from runs.manifest import NAME as MANIFEST
 from runs.manifest import Manifest, verify
 from runs.paths import shown
 from runs.records import read_jsonl, write_jsonl
 
-IDENTITY = "run.json"
 CONFIG = "config.yaml"
 CONSTITUTION = "constitution.yaml"
 EXEMPLARS = "exemplars.yaml"
@@ -73,24 +71,9 @@ def claim(folder: Path, parts: dict[str, Any], setup: Setup) -> str:
         setup: kept in the folder, so that later commands need nothing else.
 
     Raises:
-        UserError: the folder holds another run (what differs is named), or files that belong to none.
+        UsageError: the folder holds another run (what differs is named), or files that belong to none.
     """
-    path, run_id = folder / IDENTITY, digest(parts)
-    if path.is_file():
-        stored = json.loads(path.read_bytes())
-        if stored["run_id"] != run_id:
-            raise UserError(
-                f"{shown(folder)} holds another run.",
-                why="They differ in " + "; ".join(_differences(stored["parts"], parts)) + ".",
-                mend="Choose another folder with --output-dir, or start over in this one with --no-resume.",
-            )
-    elif any((folder / name).exists() for name in (ANSWERS, PROMPTS, MANIFEST)):
-        raise UserError(
-            f"{shown(folder)} holds files of a run that cannot be told ({IDENTITY} is missing).",
-            mend="Choose another folder with --output-dir.",
-        )
-    else:
-        write_text(path, json.dumps({"run_id": run_id, "parts": parts}, indent=2, ensure_ascii=False) + "\n")
+    run_id = run_folder.claim(folder, parts)
     if not all((folder / name).is_file() for name in SETUP):
         configs.save(setup.config, folder / CONFIG)
         configs.save(setup.constitution, folder / CONSTITUTION)
@@ -107,22 +90,6 @@ def clear(folder: Path) -> None:
     files += [*folder.glob("critiques-*.jsonl"), *folder.glob("revisions-*.jsonl"), folder / IDENTITY]
     for path in files:
         path.unlink(missing_ok=True)
-
-
-def _differences(stored: object, wanted: object, dotted: str = "") -> list[str]:
-    """The dotted keys in which two identities differ, with both values where they are short."""
-    if isinstance(stored, dict) and isinstance(wanted, dict):
-        keys = list(dict.fromkeys((*stored, *wanted)))
-        deeper = (_differences(stored.get(key), wanted.get(key), f"{dotted}.{key}".lstrip(".")) for key in keys)
-        return [line for lines in deeper for line in lines]
-    if stored == wanted:
-        return []
-    return [f"{dotted} ({_brief(stored)} there, {_brief(wanted)} now)"]
-
-
-def _brief(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= 40 else f"{text[:12]}…"
 
 
 @dataclass(frozen=True)

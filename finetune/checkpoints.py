@@ -17,6 +17,7 @@ from typing import Any
 from runs.atomic import make_folder, write_text
 from runs.console import Reporter, plain
 from runs.errors import UserError
+from runs.folder import differences
 from runs.identity import file_digest
 
 WORK = ".work"
@@ -63,21 +64,13 @@ def open_work(output_dir: Path, *, run_id: str, described: dict[str, Any], resum
         if stored["run_id"] != run_id:
             raise UserError(
                 f"{output_dir} holds an unfinished run with other settings.",
-                why=describe_difference(stored["described"], described),
+                why=f"They differ in {'; '.join(differences(stored['described'], described))}.",
                 mend="Restore those settings to go on with it, choose another --output-dir, "
                 "or start afresh with --no-resume (its checkpoints are removed).",
             )
     make_folder(work)
     write_text(record, json.dumps({"run_id": run_id, "described": described}, indent=2, ensure_ascii=False) + "\n")
     return work
-
-
-def describe_difference(old: dict[str, Any], new: dict[str, Any]) -> str:
-    """The keys whose values differ, one a line, as ``train.seed: 0 → 1``."""
-    before, after = _flat(old), _flat(new)
-    keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
-    lines = [f"  {key}: {before.get(key, '(absent)')} → {after.get(key, '(absent)')}" for key in keys]
-    return "It differs in:\n" + "\n".join(lines) if lines else "Its record and this run's differ."
 
 
 def mark_complete(folder: Path, wall_seconds: float) -> None:
@@ -127,13 +120,3 @@ def clear(work: Path) -> None:
             path.unlink()
     if not any(work.iterdir()):
         work.rmdir()
-
-
-def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, entry in value.items():
-        if isinstance(entry, dict) and entry:
-            flat |= _flat(entry, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = entry
-    return flat

@@ -26,6 +26,7 @@ from runs import config as configs
 from runs.atomic import write_text
 from runs.console import Reporter, plain
 from runs.errors import UserError
+from runs.folder import differences
 from runs.identity import digest
 from runs.manifest import NAME as MANIFEST
 from runs.manifest import Manifest, artifact_files, read_manifest, verify, write_manifest
@@ -98,7 +99,7 @@ def already_done(output_dir: Path, identity: Identity, options: Options, reporte
         wanted = {key: identity.described[key] for key in stored}
         raise UserError(
             f"{shown(output_dir)} holds the finished adapter of another run.",
-            why=checkpoints.describe_difference(stored, wanted),
+            why=f"They differ in {'; '.join(differences(stored, wanted))}.",
             mend="Choose another --output-dir, or replace it with --no-resume.",
         )
     verify(output_dir, rebuild=f"{options.command} --no-resume")

@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+import warnings
 from importlib import metadata
 from typing import Any
 
@@ -24,6 +25,8 @@ def prepare_process() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # The libraries warn each other of their own next versions; a user can do nothing about it.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|trl|torch)\.")
 
 
 def package_versions() -> dict[str, str]:
