@@ -28,6 +28,7 @@ from inference.engines.base import Engine
 from inference.records import Completion, Messages, Request
 from runs.console import Reporter
 from runs.errors import UserError
+from runs.folder import IDENTITY
 from runs.identity import digest
 from runs.manifest import NAME as MANIFEST
 from runs.manifest import Manifest, verify, write_manifest
@@ -253,7 +254,7 @@ def run_recipe(
         },
         metrics={},
         wall_seconds=time.monotonic() - start,
-        files=[folder / name for name in (folders.IDENTITY, *folders.SETUP, *stages)],
+        files=[folder / name for name in (IDENTITY, *folders.SETUP, *stages)],
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -98,11 +99,15 @@ def ls(
     json_output: Json = False,
 ) -> None:
     """List what there is: model families, evaluators, or the runs under results/."""
-    from evaluation.listing import list_evaluators, list_models, list_runs
+    from evaluation.listing import Listing, list_evaluators, list_models, list_runs
     from runs.console import Reporter
     from runs.errors import unknown_name
 
-    listings = {"models": list_models, "evaluators": list_evaluators, "runs": partial(list_runs, RESULTS)}
+    listings: dict[str, Callable[[], Listing]] = {
+        "models": list_models,
+        "evaluators": list_evaluators,
+        "runs": partial(list_runs, RESULTS),
+    }
     if what not in listings:
         raise unknown_name("listing", what, listings)
     title, columns, rows = listings[what]()

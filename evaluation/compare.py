@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
+from statistics import fmean
 from typing import Any
 
 from evaluation.config import EvaluationRun
@@ -45,7 +46,13 @@ def compare(
         results=_lm_eval_results(run.models, summaries),
         summaries=summaries,
         verdicts=_verdicts(by_model, metrics, run),
-        n_samples={"prompts": len(next(iter(by_model.values()))), "models": len(run.models)},
+        n_samples={
+            "prompts": len(next(iter(by_model.values()))),
+            "cut_at_the_limit": {
+                model: sum(s.finish_reason == "length" for s in own) for model, own in by_model.items()
+            },
+            "mean_tokens": {model: fmean(s.completion_tokens for s in own) for model, own in by_model.items()},
+        },
         versions={evaluator.name: evaluator.version for evaluator in evaluators},
         identity=identity,
         limited=run.limit is not None,

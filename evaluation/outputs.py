@@ -71,11 +71,18 @@ def contrast_table(results: Results) -> tuple[list[str], list[list[str]]]:
     return ["contrast", "points", "95 % interval", "p (Holm)", "n", "outcome"], rows
 
 
+def lengths(results: Results) -> str:
+    """How long the answers are, and how many the token limit cut: both can pass for a difference in quality."""
+    prompts, cut, mean = (results.n_samples[key] for key in ("prompts", "cut_at_the_limit", "mean_tokens"))
+    models = ", ".join(f"{model} {mean[model]:.0f} tokens, {cut[model]} of {prompts} cut" for model in cut)
+    return f"Answers: {models}."
+
+
 def show(results: Results, reporter: Reporter) -> None:
     """Print both tables."""
     stamp = "LIMITED RUN: not to be reported. " if results.limited else ""
     columns, rows = score_table(results)
-    reporter.table("Scores", columns, rows, caption=f"{stamp}Means with 95 % intervals.")
+    reporter.table("Scores", columns, rows, caption=f"{stamp}Means with 95 % intervals. {lengths(results)}")
     columns, rows = contrast_table(results)
     if rows:
         reporter.table("Paired differences", columns, rows, caption=f"{stamp}Undecided is not equal.")

@@ -78,6 +78,7 @@ def evaluate(
     )
     identity = run_identity(run, prompts, engines, evaluators)
     folder = output_dir or results_root / f"{family.name}-{digest(identity)[:12]}"
+    reporter.say(f"[dim]A prompt begins with {plain(engines[run.models[0]].opening(prompts[0].messages))}[/]")
     with run_lock(folder):
         if not resume:
             _clear(folder)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -90,7 +89,6 @@ def family_names() -> list[str]:
     return sorted(path.stem for path in (CONFIGS / "models").glob("*.yaml"))
 
 
-@lru_cache
 def load_family(name: str) -> Family:
     """Read a family by its name, or from a YAML file of the user's.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from evaluation.outputs import contrast_table, score_table
+from evaluation.outputs import contrast_table, lengths, score_table
 from evaluation.records import Results
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -23,9 +23,11 @@ def tables(results: Results) -> str:
     """What stands between the README's markers."""
     prompts, tokens = results.n_samples["prompts"], results.config["sampling"]["max_new_tokens"]
     return (
-        f"{prompts} prompts, greedy decoding, at most {tokens} tokens. Means on a scale of 0 to 100 with 95 % intervals;\n"
+        f"{prompts} prompts, greedy decoding, at most {tokens} tokens. "
+        "Means on a scale of 0 to 100 with 95 % intervals;\n"
         "higher is better.\n\n"
         + markdown(*score_table(results))
+        + f"\n{lengths(results)}\n"
         + "\nPaired differences; p-values are adjusted over the whole table (Holm). Undecided is not equal.\n\n"
         + markdown(*contrast_table(results))
     )

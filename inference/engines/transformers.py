@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from inference.adapters import SharedModel
 from inference.chat import prompt_ids, stop_ids
-from inference.records import Completion, FinishReason, Request, Sampling, prompt_id
+from inference.records import Completion, FinishReason, Messages, Request, Sampling, prompt_id
 from runs.errors import UserError
 from runs.identity import row_seed
 
@@ -68,6 +68,11 @@ class TransformersEngine:
     def identity(self) -> dict[str, str]:
         """Everything that could change an answer."""
         return dict(self._identity)
+
+    def opening(self, messages: Messages) -> str:
+        """The first eight tokens that the model reads, each with its id: shows the template and a doubled BOS."""
+        ids = prompt_ids(messages, self._tokenizer)[:8]
+        return " ".join(f"{self._tokenizer.decode([token])!r}:{token}" for token in ids)
 
     def generate(
         self, requests: Sequence[Request], sampling: Sampling, *, skip: frozenset[str] = frozenset()
