@@ -108,6 +108,9 @@ class FilterSettings(StrictModel):
     """``boilerplate``: so many equal revisions are kept."""
     require_decline: bool = False
     """``no_decline``: whether revisions of ``red_team`` prompts must open as refusals."""
+    turn_refusals: bool = False
+    """Pair a ``refusal_of_benign`` the other way round: the first answer, if it passes the filters itself, is chosen
+    and the refusal rejected. What teaches to decline is then balanced by what teaches not to."""
     trim_cut: bool = True
     """End a text that was cut at the token limit with its last whole sentence, on both sides of the pair, so that it
     does not teach where the limit was. What holds no whole sentence stays ``truncated``."""

@@ -73,22 +73,26 @@ def critique_messages(exemplars: Sequence[Exemplar], prompt: Messages, reply: st
 def revision_messages(
     exemplars: Sequence[Exemplar], prompt: Messages, reply: str, critique: str | None, request: str
 ) -> Messages:
-    """What the reviser reads: message, reply, then critique and revision request as the user's next turn.
+    """What the reviser reads: the message, then the critique (each sentence once) and the revision request.
 
-    The exemplars have the same turns. A chat model revises a reply that it finds as its own turn, and that the user
-    finds fault with, more readily than one quoted to it (docs/log.md). Without a critique (None), the exemplars show
-    none either (Bai et al. 2022, section 3.5, direct revision).
+    With a critique, the reply itself is left out: a small model that sees it again copies it or talks about it
+    (docs/log.md). Without one (None), the reply takes its place, in the exemplars too (Bai et al. 2022,
+    section 3.5, direct revision).
     """
     turns: list[Message] = []
     for exemplar in exemplars:
-        asked = _asked(None if critique is None else exemplar.critique, REVISION_REQUEST)
-        turns += [*_exchange(exemplar.user, exemplar.reply), *_exchange(asked, exemplar.revision)]
-    asked = _asked(critique and distinct_sentences(critique), request)
-    return (*turns, *_exchange(conversation_text(prompt), reply.strip()), Message(role="user", content=asked))
+        told = exemplar.reply if critique is None else exemplar.critique
+        asked = _revise(exemplar.user, told, REVISION_REQUEST, direct=critique is None)
+        turns += _exchange(asked, exemplar.revision)
+    told = reply if critique is None else distinct_sentences(critique)
+    asked = _revise(conversation_text(prompt), told, request, direct=critique is None)
+    return (*turns, Message(role="user", content=asked))
 
 
-def _asked(critique: str | None, request: str) -> str:
-    return f"{critique} {request}" if critique else request
+def _revise(message: str, told: str, request: str, *, direct: bool) -> str:
+    if direct:
+        return _case(message, told, request)
+    return f"{message}\n(Criticism of an earlier reply: {told} {request})"
 
 
 def conversation_text(prompt: Messages) -> str:

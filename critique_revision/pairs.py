@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,7 @@ def _judge(run: FinishedRun, settings: FilterSettings) -> list[FilteredStep]:
             exemplar_texts=copies,
         )
         found = reasons(candidate, settings)
+        turned = settings.turn_refusals and found == ("refusal_of_benign",) and _answer_is_sound(candidate, settings)
         judged.append(
             FilteredStep(
                 prompt_id=row.prompt_id,
@@ -83,9 +84,16 @@ def _judge(run: FinishedRun, settings: FilterSettings) -> list[FilteredStep]:
                 answer=answer,
                 revision=revision,
                 finish_reason=row.finish_reason,
+                turned=turned,
             )
         )
     return judged
+
+
+def _answer_is_sound(candidate: Candidate, settings: FilterSettings) -> bool:
+    """Whether the first answer would pass as a revision: only then is it worth choosing."""
+    swapped = replace(candidate, answer=candidate.revision, revision=candidate.answer, critique="", revision_request="")
+    return not reasons(swapped, settings)
 
 
 def _texts(exemplar: Exemplar) -> tuple[str, ...]:
@@ -106,15 +114,17 @@ def _mark_boilerplate(steps: list[FilteredStep], settings: FilterSettings) -> li
 
 
 def _pair(chain: Sequence[FilteredStep]) -> PreferencePair | None:
-    """The pair of one prompt, from its steps in order; None when none was accepted."""
-    accepted = [step for step in chain if step.reason is None]
-    if not accepted:
+    """The pair of one prompt, from its steps in order; None when none was accepted or turned."""
+    usable = [step for step in chain if step.reason is None] or [step for step in chain if step.turned]
+    if not usable:
         return None
-    last = accepted[-1]
+    last = usable[-1]
+    revision, answer = (Message(role="assistant", content=text) for text in (last.revision, last.answer))
     return PreferencePair(
         prompt=last.messages,
-        chosen=(Message(role="assistant", content=last.revision),),
-        rejected=(Message(role="assistant", content=last.answer),),
+        chosen=(answer if last.turned else revision,),
+        rejected=(revision if last.turned else answer,),
+        turned=last.turned,
         prompt_id=last.prompt_id,
         tag=last.tag,
         step=last.step,
@@ -138,6 +148,7 @@ def statistics(run: FinishedRun, filtered: Filtered, settings: FilterSettings) -
         "by_principle": _grouped(filtered.steps, "principle_id"),
         "by_tag": _grouped(filtered.steps, "tag"),
         "by_step": _grouped(filtered.steps, "step"),
+        "turned": sum(pair.turned for pair in filtered.pairs),
         "pairs_by_tag": dict(sorted(Counter(pair.tag for pair in filtered.pairs).items())),
         "mean_words": {"chosen": _mean(chosen), "rejected": _mean(rejected)},
         "chosen_longer": _mean([float(a > b) for a, b in zip(chosen, rejected, strict=True)]),

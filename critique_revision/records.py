@@ -89,6 +89,8 @@ class FilteredStep(StrictModel):
     answer: str
     revision: str
     finish_reason: FinishReason
+    turned: bool = False
+    """Whether the revision refuses a harmless request that the first answer answers: a pair the other way round."""
 
 
 class PreferencePair(StrictModel):
@@ -101,9 +103,11 @@ class PreferencePair(StrictModel):
     prompt_id: str
     tag: str
     step: int
-    """The step whose revision was chosen."""
+    """The step whose revision is on one side of the pair."""
     principle_ids: tuple[str, ...]
     """The principles of the steps up to it."""
+    turned: bool = False
+    """The first answer is chosen, because the revision refused a harmless request."""
     source_recipe: str = RECIPE
     label_prob: float | None = None
     """An AI judge's probability that chosen is better; None: not judged."""

@@ -51,8 +51,15 @@ def chain(tmp_path_factory, tiny_gemma) -> Path:
         shipped["output_dir"] = str(adapters["stage2" if kind == "sft" else "stage3"])
         shipped["model"] = {"dtype": "float32", "quantization": None, "device": "cpu"}
         shipped["data"] |= {"sources": [{"path": str(folder / data)}], "holdout_fraction": 0.2}
-        shipped["train"] |= {"bf16": False, "max_steps": 3, "eval_steps": None, "save_steps": 2, "report_to": "none"}
-        shipped["train"] |= {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 1}
+        shipped["train"] |= {
+            "bf16": False,
+            "max_steps": 3,
+            "eval_steps": None,
+            "save_steps": 2,
+            "logging_steps": 1,
+            "load_best_model_at_end": False,
+        }
+        shipped["train"] |= {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 1, "report_to": "none"}
         (folder / f"{kind}.yaml").write_text(yaml.safe_dump(shipped))
         run("finetune", kind, "--config", folder / f"{kind}.yaml")
     prompts = folder / "prompts.jsonl"
