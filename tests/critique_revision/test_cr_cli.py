@@ -56,7 +56,7 @@ def test_another_run_is_refused_and_no_resume_starts_over(
 ) -> None:
     assert call(capsys, monkeypatch, "generate", "--config", recipe, "--quiet")[0] == 0
     code, _, err = call(capsys, monkeypatch, "generate", "--config", recipe, "--seed", 1, "--quiet")
-    assert code == 1
+    assert code == 2
     assert "seed (0 there, 1 now)" in err
     code, _, _ = call(capsys, monkeypatch, "generate", "--config", recipe, "--seed", 1, "--no-resume", "--quiet")
     assert code == 0
