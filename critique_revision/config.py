@@ -26,8 +26,8 @@ Reason = Literal[
     "echo",
     "identical",
     "near_identical",
-    "off_topic",
     "refusal_of_benign",
+    "off_topic",
     "no_decline",
     "boilerplate",
 ]

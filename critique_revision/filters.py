@@ -159,7 +159,7 @@ def off_topic(candidate: Candidate, settings: FilterSettings) -> bool:
     """A harmless question whose revision shares no content word with it: small models drift to other subjects."""
     asked = {word[:STEM] for word in words(candidate.prompt) if len(word) >= STEM}
     said = {word[:STEM] for word in words(candidate.revision)}
-    return candidate.tag == "benign" and bool(asked) and not asked & said
+    return candidate.tag == "benign" and bool(asked) and not asked & said and not refuses(candidate.revision)
 
 
 def refusal_of_benign(candidate: Candidate, settings: FilterSettings) -> bool:
@@ -185,8 +185,8 @@ CHECKS: dict[Reason, Check] = {
     "echo": echo,
     "identical": identical,
     "near_identical": near_identical,
-    "off_topic": off_topic,
     "refusal_of_benign": refusal_of_benign,
+    "off_topic": off_topic,
     "no_decline": no_decline,
 }
 """In the order in which they count: the first that holds is the reason. ``boilerplate`` needs all texts: it is last."""

@@ -124,7 +124,7 @@ def test_every_command_of_the_readme_exists(words):
         return
     module = {"evaluate": "evaluation", "finetune": "finetune", "critique-revision": "critique_revision"}[program]
     wanted = [argument for argument in arguments if argument.startswith("--")]
-    head = [argument for argument in arguments[:1] if not argument.startswith("--")]
+    head = [argument for argument in arguments[:1] if not argument.startswith("--")] or ["run"]
     script = f"import sys; sys.argv = ['x', *{[*head, '--help']!r}]; from {module}.cli import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "200"}

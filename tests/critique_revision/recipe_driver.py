@@ -22,10 +22,10 @@ def reply(request: Request) -> str:
     """A model that answers, criticises or revises, according to what it is asked."""
     last = request.messages[-1].content
     mark = text_digest(last)[:6]
-    if not last.startswith("Message:"):
-        return f"Here are five careful words about {mark} for you."
     if "ewrite" in last:
         return f"A calmer and safer thing to try is number {mark} today."
+    if not last.startswith("Message:"):
+        return f"Here are five careful words about {mark} for you."
     return f"It lacks one concrete step near {mark}."
 
 

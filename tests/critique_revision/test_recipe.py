@@ -122,8 +122,11 @@ def test_dialogues_share_their_start_and_end_with_what_differs() -> None:
     assert first[1].content == exemplars[0].critique
     revision = revision_messages(exemplars, prompt, "So.", "It is rude.", "Make it kind.")
     assert revision[1].content == exemplars[0].revision
-    for part in ("How?", "So.", "It is rude.", "Make it kind."):
+    for part in ("How?", "It is rude.", "Make it kind."):
         assert part in revision[-1].content
+    direct = revision_messages(exemplars, prompt, "So.", None, "Make it kind.")
+    for part in ("How?", "So.", "Make it kind."):
+        assert part in direct[-1].content
 
 
 def test_too_many_exemplars() -> None:
@@ -212,7 +215,7 @@ def test_folder_of_another_run_is_refused(recipe: Path, tmp_path: Path) -> None:
 def test_folder_without_identity_is_refused(recipe: Path, tmp_path: Path) -> None:
     recipe_driver.run(recipe, tmp_path / "run")
     (tmp_path / "run" / "run.json").unlink()
-    with pytest.raises(UserError, match="cannot be told"):
+    with pytest.raises(UserError, match="is not a run folder"):
         recipe_driver.run(recipe, tmp_path / "run")
 
 
