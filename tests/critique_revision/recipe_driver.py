@@ -23,7 +23,8 @@ def reply(request: Request) -> str:
     last = request.messages[-1].content
     mark = text_digest(last)[:6]
     if "ewrite" in last:
-        return f"A calmer and safer thing to try is number {mark} today."
+        topic = max(last.split("\n", 1)[0].strip("?").split(), key=len)
+        return f"A calmer and safer thing to try with {topic} is number {mark} today."
     if not last.startswith("Message:"):
         return f"Here are five careful words about {mark} for you."
     return f"It lacks one concrete step near {mark}."
