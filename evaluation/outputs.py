@@ -6,8 +6,9 @@ import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from evaluation.records import Results, Sample
+from evaluation.records import Results, Sample, Summary, Verdict
 from runs.atomic import write_text
 from runs.console import Reporter
 from runs.records import write_jsonl
@@ -16,6 +17,14 @@ COLUMNS = (
     "contrast", "metric", "n", "dropped", "estimate", "low", "high", "p", "p_adjusted", "effect_size",
     "minimum_detectable_effect", "outcome", "sentence",
 )  # fmt: skip
+
+
+class Table(NamedTuple):
+    """A table for the console and for Markdown."""
+
+    title: str
+    columns: list[str]
+    rows: list[list[str]]
 
 
 def write_outputs(folder: Path, samples: Sequence[Sample], results: Results) -> None:
@@ -36,39 +45,38 @@ def comparison_csv(results: Results) -> str:
     return buffer.getvalue()
 
 
-def score_table(results: Results) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows of the models' means with their intervals and denominators."""
+def score_table(results: Results) -> Table:
+    """The models' means with their intervals and denominators, on a scale of 0 to 100."""
     models = list(dict.fromkeys(summary.model for summary in results.summaries))
     rows = []
     for metric in dict.fromkeys(summary.metric for summary in results.summaries):
-        cells = {summary.model: summary for summary in results.summaries if summary.metric == metric}
-        row, counts = [metric], []
-        for model in models:
-            cell = cells[model]
-            if cell.mean is None or cell.low is None or cell.high is None:
-                row.append("not measured")
-            else:
-                row.append(f"{100 * cell.mean:.1f} [{100 * cell.low:.1f}, {100 * cell.high:.1f}]")
-            counts.append(cell.scored)
-        row.append(str(counts[0]) if len(set(counts)) == 1 else "/".join(map(str, counts)))
-        rows.append(row)
-    return ["metric (0-100, higher is better)", *models, "prompts"], rows
+        cells = [summary for summary in results.summaries if summary.metric == metric]
+        counts = [str(cell.scored) for cell in cells]
+        rows.append([metric, *map(_cell, cells), counts[0] if len(set(counts)) == 1 else "/".join(counts)])
+    return Table("Scores", ["metric", *models, "prompts"], rows)
 
 
-def contrast_table(results: Results) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows of the verdicts, in points of 100."""
-    rows = [
-        [
-            f"{verdict.contrast}: {verdict.metric}",
-            f"{100 * verdict.estimate:+.1f}",
-            f"[{100 * verdict.low:+.1f}, {100 * verdict.high:+.1f}]",
-            f"{verdict.p_adjusted:.3g}",
-            str(verdict.n),
-            verdict.outcome,
-        ]
-        for verdict in results.verdicts
+def _cell(summary: Summary) -> str:
+    if summary.mean is None or summary.low is None or summary.high is None:
+        return "not measured"
+    return f"{100 * summary.mean:.0f} [{100 * summary.low:.0f}, {100 * summary.high:.0f}]"
+
+
+def contrast_tables(results: Results) -> list[Table]:
+    """The verdicts, in points of 100: one table a contrast."""
+    return [
+        Table(
+            contrast,
+            ["metric", "points [95 % interval]", "p (Holm)", "n", "outcome"],
+            [_line(verdict) for verdict in results.verdicts if verdict.contrast == contrast],
+        )
+        for contrast in dict.fromkeys(verdict.contrast for verdict in results.verdicts)
     ]
-    return ["contrast", "points", "95 % interval", "p (Holm)", "n", "outcome"], rows
+
+
+def _line(verdict: Verdict) -> list[str]:
+    interval = f"{100 * verdict.estimate:+.1f} [{100 * verdict.low:+.1f}, {100 * verdict.high:+.1f}]"
+    return [verdict.metric, interval, f"{verdict.p_adjusted:.2g}", str(verdict.n), verdict.outcome]
 
 
 def lengths(results: Results) -> str:
@@ -79,10 +87,10 @@ def lengths(results: Results) -> str:
 
 
 def show(results: Results, reporter: Reporter) -> None:
-    """Print both tables."""
+    """Print the scores and a table for each contrast."""
     stamp = "LIMITED RUN: not to be reported. " if results.limited else ""
-    columns, rows = score_table(results)
-    reporter.table("Scores", columns, rows, caption=f"{stamp}Means with 95 % intervals. {lengths(results)}")
-    columns, rows = contrast_table(results)
-    if rows:
-        reporter.table("Paired differences", columns, rows, caption=f"{stamp}Undecided is not equal.")
+    scores = score_table(results)
+    caption = f"{stamp}0 to 100, higher is better; 95 % intervals.\n{lengths(results)}"
+    reporter.table(scores.title, scores.columns, scores.rows, caption=caption)
+    for table in contrast_tables(results):
+        reporter.table(table.title, table.columns, table.rows, caption=f"{stamp}Undecided is not equal.")

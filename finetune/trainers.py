@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import time
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence, Sized
 from pathlib import Path
 from typing import Any, cast
@@ -76,8 +77,9 @@ class _Hooks:
     """Training time of the earlier processes of this run."""
     started: float = 0.0
 
+    @abstractmethod
     def _weight(self, inputs: dict[str, Any]) -> int:
-        raise NotImplementedError
+        """What a held-out batch counts for."""
 
     def _get_train_sampler(self, train_dataset: Sized | None = None) -> Sampler[int]:
         arguments: TrainingArguments = self.args  # type: ignore[attr-defined]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from evaluation.outputs import contrast_table, lengths, score_table
+from evaluation.outputs import Table, contrast_tables, lengths, score_table
 from evaluation.records import Results
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -13,24 +13,24 @@ SHIPPED = ROOT / "artifacts" / "smollm2-135m" / "evaluation" / "results.json"
 BLOCK = re.compile(r"(<!-- results:begin -->\n).*?(<!-- results:end -->)", re.DOTALL)
 
 
-def markdown(columns: list[str], rows: list[list[str]]) -> str:
+def markdown(table: Table) -> str:
     """A Markdown table, first column left, the others right."""
-    lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
+    lines = [table.columns, ["---", *["---:"] * (len(table.columns) - 1)], *table.rows]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
 def tables(results: Results) -> str:
     """What stands between the README's markers."""
     prompts, tokens = results.n_samples["prompts"], results.config["sampling"]["max_new_tokens"]
-    return (
-        f"{prompts} prompts, greedy decoding, at most {tokens} tokens. "
-        "Means on a scale of 0 to 100 with 95 % intervals;\n"
-        "higher is better.\n\n"
-        + markdown(*score_table(results))
-        + f"\n{lengths(results)}\n"
-        + "\nPaired differences; p-values are adjusted over the whole table (Holm). Undecided is not equal.\n\n"
-        + markdown(*contrast_table(results))
-    )
+    parts = [
+        f"{prompts} prompts, greedy decoding, at most {tokens} tokens.\n"
+        "Means on a scale of 0 to 100 with 95 % intervals; higher is better.\n",
+        markdown(score_table(results)),
+        f"{lengths(results)}\n",
+        "Paired differences in points; p-values are adjusted over all of them (Holm). Undecided is not equal.\n",
+        *(f"**{table.title}**\n\n{markdown(table)}" for table in contrast_tables(results)),
+    ]
+    return "\n".join(parts)
 
 
 def updated(readme: str, results: Results) -> str:

@@ -73,7 +73,7 @@ def test_what_could_not_be_scored_leaves_the_denominator_and_is_counted():
     assert (verdict.n, verdict.dropped) == (7, 3)
     summary = next(s for s in outcome.summaries if s.model == "b" and s.metric == "helpfulness")
     assert (summary.scored, summary.unscored) == (7, {"truncated": 3})
-    assert [row[0 if i == 0 else -1] for i, row in enumerate([score_table(outcome)[1][0]] * 2)] == [
+    assert [row[0 if i == 0 else -1] for i, row in enumerate([score_table(outcome).rows[0]] * 2)] == [
         "helpfulness",
         "10/7",
     ]
