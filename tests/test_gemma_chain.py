@@ -53,7 +53,8 @@ def chain(tmp_path_factory, tiny_gemma) -> Path:
         shipped["data"] |= {"sources": [{"path": str(folder / data)}], "holdout_fraction": 0.2}
         shipped["train"] |= {
             "bf16": False,
-            "max_steps": 3,
+            "max_steps": 8,
+            "learning_rate": 0.1,
             "eval_steps": None,
             "save_steps": 2,
             "logging_steps": 1,

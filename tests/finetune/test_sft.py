@@ -128,7 +128,7 @@ def test_other_settings_are_refused_by_name_and_no_resume_starts_afresh(place, t
     with pytest.raises(UserError, match=r"(?s)unfinished.*learning_rate \(0.01 there, 0.02 now\)"):
         run_sft(changed, OPTIONS, QUIET)
     run_sft(changed, Options(command="x", resume=False), QUIET)
-    with pytest.raises(UserError, match=r"(?s)finished adapter of another run.*max_steps: 5 → -1"):
+    with pytest.raises(UserError, match=r"(?s)finished adapter of another run.*max_steps \(5 there, -1 now\)"):
         run_sft(place.sft(tmp_path / "out", learning_rate=2e-2), OPTIONS, QUIET)
 
 
