@@ -71,7 +71,7 @@ def run(
     values |= {key: value for key, value in given.items() if value is not None}
     sampling = {key: value for key, value in decoding.items() if value is not None}
     if sampling:
-        values["sampling"] = {"max_new_tokens": 96, **values.get("sampling", {}), **sampling}
+        values["sampling"] = {**EvaluationRun().sampling.model_dump(), **values.get("sampling", {}), **sampling}
     settings = configs.parse(EvaluationRun, values, source=str(config) if config else "The command line")
     if dry_run:
         reporter.result(settings.model_dump(mode="json"), [plain(settings.model_dump_json(indent=2))])

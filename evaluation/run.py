@@ -88,6 +88,7 @@ def evaluate(
         run_id = claim(folder, identity)
         if (folder / MANIFEST).is_file():
             verify(folder, rebuild=f"{command} --no-resume")
+            shutil.rmtree(folder / WORK, ignore_errors=True)
             reporter.say(f"This run is complete already: {plain(shown(folder))}")
             return folder, Results.model_validate_json((folder / "results.json").read_bytes())
         configs.save(run, folder / "config.yaml")
@@ -95,7 +96,6 @@ def evaluate(
         samples = score(prompts, run.models, answers, evaluators)
         results = compare(samples, run, run_id=run_id, identity=identity, evaluators=evaluators)
         write_outputs(folder, samples, results)
-        shutil.rmtree(folder / WORK)
         write_manifest(
             folder,
             kind="evaluation",
@@ -108,6 +108,8 @@ def evaluate(
             metrics={"tokens_per_second": throughput},
             wall_seconds=time.monotonic() - started,
         )
+        # Last: killed before this, the answers are still there to go on from.
+        shutil.rmtree(folder / WORK)
     return folder, results
 
 
@@ -128,7 +130,7 @@ def run_identity(
 def score(
     prompts: Sequence[Prompt],
     models: Sequence[str],
-    answers: RecordLog[Answer] | dict[str, Answer],
+    answers: dict[str, Answer],
     evaluators: Sequence[Evaluator],
 ) -> list[Sample]:
     """Judge every answer, in the order of prompts and models.

@@ -55,8 +55,7 @@ def run_dpo(run: DPORun, options: Options, reporter: Reporter) -> tuple[dict[str
     inputs = {"base": base_identity(family), "chat": chat_digest(tokenizer), **data.inputs(run.data)}
     start = lora.resolve_adapter(run.init_adapter, family) if run.init_adapter is not None else None
     if start is not None:
-        check_adapter(start, base_identity=inputs["base"])
-        inputs["init_adapter"] = adapter_digest(start)
+        inputs["init_adapter"] = adapter_digest(check_adapter(start, base_identity=inputs["base"]))
     identity = fit.identify(run, kind="dpo", inputs=inputs)
     finished = fit.already_done(run.output_dir, identity, options, reporter)
     if finished is not None and not options.dry_run:

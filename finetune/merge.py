@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune import lora
 from finetune.fit import quiet_libraries
-from inference.adapters import adapter_digest, attach
+from inference.adapters import adapter_digest, attach, check_adapter
 from inference.chat import prompt_ids
 from inference.families import load_family
 from inference.loading import base_identity, load_base, load_tokenizer
@@ -71,7 +71,7 @@ def run_merge(
     largest = max(float(values.abs().max()) for values in expected)
     tolerance = TOLERANCES[dtype] * largest
     difference = compare(expected, logits(merged, probes), tolerance)
-    inputs = {"base": base, "adapter": adapter_digest(folder)}
+    inputs = {"base": base, "adapter": adapter_digest(check_adapter(folder, base_identity=base))}
     with atomic.folder(output) as building:
         merged.save_pretrained(building)
         tokenizer.save_pretrained(building)

@@ -39,9 +39,8 @@ def check_adapter(folder: Path, *, base_identity: str) -> Manifest:
     return manifest
 
 
-def adapter_digest(folder: Path) -> str:
-    """sha256 of the adapter's weights, as its manifest states it. Call `check_adapter` first."""
-    manifest = Manifest.model_validate_json((folder / NAME).read_bytes())
+def adapter_digest(manifest: Manifest) -> str:
+    """sha256 of the adapter's weights, as the manifest that `check_adapter` gave states it."""
     return manifest.files["adapter_model.safetensors"].sha256
 
 

@@ -30,7 +30,7 @@ def open_engines(
         UsageError: a checkpoint that the family does not have.
         UserError, IntegrityError: weights or adapters that are missing, damaged, or of another base.
     """
-    from inference.adapters import SharedModel, check_adapter
+    from inference.adapters import SharedModel, adapter_digest, check_adapter
     from inference.chat import chat_digest
     from inference.engines.transformers import TransformersEngine
     from inference.loading import base_identity, load_base, load_tokenizer
@@ -56,7 +56,7 @@ def open_engines(
         shared.attach(folder, name, base_identity=base)
     engines = {}
     for name in checkpoints:
-        adapter = manifests[name].files["adapter_model.safetensors"].sha256 if name in manifests else "none"
+        adapter = adapter_digest(manifests[name]) if name in manifests else "none"
         engines[name] = TransformersEngine(
             shared,
             tokenizer,
