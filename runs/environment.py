@@ -12,7 +12,20 @@ from typing import Any
 
 from runs.paths import PROJECT_ROOT
 
-PACKAGES = ("torch", "transformers", "peft", "trl", "accelerate", "datasets", "numpy", "safetensors", "tokenizers")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "peft",
+    "trl",
+    "accelerate",
+    "datasets",
+    "numpy",
+    "safetensors",
+    "tokenizers",
+    "jax",
+    "flax",
+    "optax",
+)
 """Libraries whose version can change a result; a manifest records them."""
 
 

@@ -1,0 +1,1 @@
+"""Text in, calibrated probabilities of harm out. JAX and Flax NNX."""

@@ -1,0 +1,1 @@
+"""Training data: declared sources in, split and deduplicated rows out, batches from those rows."""

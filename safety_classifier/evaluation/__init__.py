@@ -1,0 +1,1 @@
+"""Measures a safety classifier: accuracy, calibration, robustness, fairness, speed, and functional suites."""

@@ -1,0 +1,91 @@
+"""Matrix products at the precision that the hardware is fast at.
+
+XLA on CPU reaches the matrix units (AMX, AVX512-BF16) only for products of bfloat16 operands that accumulate in
+float32: a bfloat16 result type, as ``nnx.Linear(dtype=bfloat16)`` asks for, falls back to the float32 path. The
+transpose that JAX derives for such a product has a bfloat16 result again, so that training needs the backward written
+out.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+Precision = Literal["float32", "bfloat16", "int8"]
+
+
+def fast_precision() -> Precision:
+    """The precision for this machine: bfloat16 where the CPU has units for it (or on an accelerator), else float32."""
+    if jax.default_backend() != "cpu":
+        return "bfloat16"
+    information = Path("/proc/cpuinfo")
+    flags = information.read_text() if information.exists() else ""
+    return "bfloat16" if "amx_bf16" in flags or "avx512_bf16" in flags else "float32"
+
+
+def dot(x: Array, kernel: Array, precision: Precision) -> Array:
+    """``x @ kernel`` in float32: x (..., n), kernel (n, m), result (..., m). ``int8`` is for `quantised_dot`."""
+    if precision == "bfloat16":
+        return _dot_bf16(x, kernel)
+    return lax.dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())), preferred_element_type=jnp.float32)
+
+
+def quantised_dot(x: Array, kernel: Array, scale: Array) -> Array:
+    """``x @ (kernel * scale)`` with int8 operands and int32 accumulation (W8A8, dynamic).
+
+    Args:
+        x: float32 (..., n), quantised here with one scale per row (per token).
+        kernel: int8 (n, m).
+        scale: float32 (m,), one per output channel.
+    """
+    bound = jnp.maximum(jnp.max(jnp.abs(x), axis=-1, keepdims=True), 1e-8) / 127.0
+    quantised = jnp.round(x / bound).astype(jnp.int8)
+    total = lax.dot_general(quantised, kernel, (((x.ndim - 1,), (0,)), ((), ())), preferred_element_type=jnp.int32)
+    return total.astype(jnp.float32) * bound * scale
+
+
+def quantise(kernel: Array) -> tuple[Array, Array]:
+    """Symmetric int8 with one scale per output channel: kernel (n, m) -> int8 (n, m), float32 (m,)."""
+    scale = jnp.maximum(jnp.max(jnp.abs(kernel), axis=0), 1e-12) / 127.0
+    return jnp.round(kernel / scale).astype(jnp.int8), scale.astype(jnp.float32)
+
+
+@jax.custom_vjp
+def _dot_bf16(x: Array, kernel: Array) -> Array:
+    return _product(x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16), (x.ndim - 1,), (0,))
+
+
+def _forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+    narrow, weights = x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16)
+    return _product(narrow, weights, (x.ndim - 1,), (0,)), (narrow, weights)
+
+
+def _backward(saved: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
+    x, kernel = saved
+    narrow = gradient.astype(jnp.bfloat16)
+    by_row = narrow.reshape(-1, narrow.shape[-1])
+    return _product(narrow, kernel, (x.ndim - 1,), (1,)), _product(_transposed(x), by_row, (1,), (0,))
+
+
+_dot_bf16.defvjp(_forward, _backward)
+
+
+def _product(a: Array, b: Array, axes_a: tuple[int, ...], axes_b: tuple[int, ...]) -> Array:
+    return lax.dot_general(a, b, ((axes_a, axes_b), ((), ())), preferred_element_type=jnp.float32)
+
+
+def _transposed(x: Array) -> Array:
+    """X (..., n) as (n, rows), copied.
+
+    XLA folds a plain transpose into the product, and its fast kernel on CPU does not take a left operand that is
+    contracted over its first axis: half the rate. A transpose between two reshapes is not folded.
+    """
+    flat = x.reshape(-1, x.shape[-1])
+    rows = flat.shape[0]
+    if rows % 16:
+        return flat.T
+    return flat.reshape(rows // 16, 16, -1).transpose(2, 0, 1).reshape(-1, rows)

@@ -1,0 +1,1 @@
+"""Training of the classifier: optimiser, step, checkpoints, loop."""

@@ -1,0 +1,113 @@
+"""Training as a whole: exact resume, the same result on several devices and processes, frozen weights stay."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+DRIVER = [sys.executable, "-m", "tests.safety_classifier.training_driver"]
+
+
+def start(folder, *overrides, **environment):
+    return subprocess.Popen(
+        [*DRIVER, str(folder), *overrides],
+        env={**os.environ, "JAX_PLATFORMS": "cpu", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finished(process):
+    out, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors[-2000:]
+    return out.strip().splitlines()[-1]
+
+
+def losses(folder):
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return {line["step"]: line["train/loss"] for line in lines if "train/loss" in line}
+
+
+def wait_for_checkpoint(folder, process, seconds=240):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if process.poll() is not None:
+            raise AssertionError(process.communicate()[1][-2000:])
+        steps = [int(path.name) for path in (folder / "checkpoints").glob("[0-9]*") if path.name.isdigit()]
+        if steps:
+            return
+        time.sleep(0.05)
+    raise AssertionError("no checkpoint came")
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    """An uninterrupted run: its folder and the digest of its weights."""
+    folder = tmp_path_factory.mktemp("reference") / "run"
+    return folder, finished(start(folder))
+
+
+@pytest.mark.slow
+def test_the_same_seed_gives_the_same_bytes(reference, tmp_path):
+    assert finished(start(tmp_path / "again")) == reference[1]
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_to_the_same_bytes(reference, tmp_path):
+    folder = tmp_path / "killed"
+    process = start(folder, STEP_DELAY="0.3")
+    wait_for_checkpoint(folder, process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert finished(start(folder)) == reference[1]
+    assert losses(folder) == losses(reference[0])
+
+
+@pytest.mark.slow
+def test_sigterm_saves_and_the_same_command_goes_on(reference, tmp_path):
+    folder = tmp_path / "stopped"
+    process = start(folder, STEP_DELAY="0.3")
+    wait_for_checkpoint(folder, process)
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "the state is saved" in out
+    assert finished(start(folder)) == reference[1]
+
+
+@pytest.mark.slow
+def test_four_devices_give_the_losses_of_one(tmp_path):
+    four = start(tmp_path / "four", XLA_FLAGS="--xla_force_host_platform_device_count=4")
+    finished(four)
+    finished(start(tmp_path / "one", "train.data_parallel=1", XLA_FLAGS="--xla_force_host_platform_device_count=4"))
+    ours, theirs = losses(tmp_path / "four"), losses(tmp_path / "one")
+    assert ours.keys() == theirs.keys()
+    for step, loss in ours.items():
+        assert loss == pytest.approx(theirs[step], rel=1e-4)
+
+
+@pytest.mark.slow
+def test_two_processes_train_together(tmp_path):
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    cluster = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}", "JAX_NUM_PROCESSES": "2"}
+    both = [start(tmp_path / "two", JAX_PROCESS_ID=str(index), **cluster) for index in range(2)]
+    digests = {finished(process) for process in both}
+    assert len(digests) == 1
+
+
+@pytest.mark.slow
+def test_another_config_in_the_folder_is_refused(reference):
+    process = start(reference[0], "train.learning_rate=0.5")
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "train.learning_rate" in errors
