@@ -6,11 +6,16 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from evaluation.calibrate.cli import register as register_calibrate
+from evaluation.report.cli import register as register_reading_commands
 from runs.cli import make_app, run_app, split_names
+
+if TYPE_CHECKING:
+    from runs.console import Reporter
 
 app = make_app("Compare checkpoints of one family: generate, score, compare. Checkpoints in, verdict out.")
 
@@ -34,6 +39,23 @@ def run(
     batch_size: Annotated[int | None, typer.Option(min=1, help="Prompts decoded together.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of sampling and of the statistics.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = None,
+    benchmarks: Annotated[
+        str | None, typer.Option(help="lm-eval tasks on the same loaded models.", metavar="TASK …")
+    ] = None,
+    benchmarks_path: Annotated[
+        Path | None, typer.Option(help="Folder of YAML tasks, such as configs/evaluation/benchmarks.")
+    ] = None,
+    benchmark_limit: Annotated[int | None, typer.Option(min=1, help="Questions a task. Stamped.")] = None,
+    responses: Annotated[
+        Path | None, typer.Option(help="Score answers made elsewhere: JSON lines or CSV with prompt, response, model.")
+    ] = None,
+    allow_different_settings: Annotated[
+        bool, typer.Option("--allow-different-settings", help="With --responses: stamp other settings, do not refuse.")
+    ] = False,
+    shard: Annotated[
+        str | None, typer.Option(help="INDEX/COUNT, from 0: that part of the prompts; `score` merges.")
+    ] = None,
+    report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.html and figures as well.")] = True,
     quantization: Annotated[str | None, typer.Option(help="4bit or 8bit (bitsandbytes).")] = None,
     config: Annotated[Path | None, typer.Option(help="YAML of the same settings (configs/evaluation/).")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE into the config.")] = None,
@@ -50,7 +72,6 @@ def run(
     """Answer every prompt with every checkpoint, score the answers, and compare the checkpoints in pairs."""
     from evaluation.config import EvaluationRun
     from evaluation.outputs import show
-    from evaluation.run import evaluate
     from runs import config as configs
     from runs.console import Reporter, plain
     from runs.paths import shown
@@ -66,6 +87,10 @@ def run(
         "batch_size": batch_size,
         "device": device,
         "quantization": quantization,
+        "benchmarks": split_names(benchmarks) if benchmarks is not None else None,
+        "benchmarks_path": benchmarks_path,
+        "benchmark_limit": benchmark_limit,
+        "shard": shard,
     }
     decoding = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
     values |= {key: value for key, value in given.items() if value is not None}
@@ -76,21 +101,50 @@ def run(
     if dry_run:
         reporter.result(settings.model_dump(mode="json"), [plain(settings.model_dump_json(indent=2))])
         return
-    folder, results = evaluate(
-        settings,
-        output_dir=output_dir,
-        results_root=RESULTS,
-        resume=resume,
-        reporter=reporter,
-        command=" ".join(["uv run evaluate", *sys.argv[1:]]),
-    )
+    command = " ".join(["uv run evaluate", *sys.argv[1:]])
+    if responses is not None:
+        from evaluation.answered import evaluate_responses
+
+        folder, results = evaluate_responses(
+            settings if "models" in values else settings.model_copy(update={"models": ()}),
+            responses,
+            all_prompts="prompts" in values,
+            allow_different_settings=allow_different_settings,
+            output_dir=output_dir,
+            results_root=RESULTS,
+            resume=resume,
+            reporter=reporter,
+            command=command,
+        )
+    else:
+        from evaluation.run import evaluate
+
+        folder, results = evaluate(
+            settings, output_dir=output_dir, results_root=RESULTS, resume=resume, reporter=reporter, command=command
+        )
+    if report:
+        write_missing_report(folder, reporter)
     show(results, reporter)
-    names = ("results.json", "comparison.csv", "samples.jsonl")
+    names = (*(("report.html",) if report else ()), "results.json", "comparison.csv", "samples.jsonl")
     reporter.result(
         {"folder": str(folder), **results.model_dump(mode="json")},
         [*(f"{plain(verdict.sentence)}" for verdict in results.verdicts if verdict.outcome != "undecided"), ""]
         + [f"[bold]{plain(shown(folder / name))}[/]" for name in names],
     )
+
+
+def write_missing_report(folder: Path, reporter: Reporter) -> None:
+    """The report of a finished run, unless it is there already. Raises as `evaluation.report.export.write_report`."""
+    from evaluation.report.data import load_run
+    from evaluation.report.export import LAST_WRITTEN, write_report
+
+    if not (folder / LAST_WRITTEN).is_file():
+        reporter.say("Writing the report")
+        write_report(load_run(folder), folder)
+
+
+register_reading_commands(app)
+register_calibrate(app)
 
 
 @app.command()
@@ -119,4 +173,4 @@ def ls(
 
 def main() -> None:
     """Entry point of `evaluate`."""
-    run_app(app, lists=("--models", "--evaluators"), default="run")
+    run_app(app, lists=("--models", "--evaluators", "--benchmarks", "--max-regression"), default="run")

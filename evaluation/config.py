@@ -5,15 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from inference.families import DEFAULT_FAMILY
 from inference.records import Sampling
 from runs.config import StrictModel
-from runs.paths import PROJECT_ROOT
+from runs.paths import CONFIGS, PROJECT_ROOT
 
 CORE_PROMPTS = PROJECT_ROOT / "evaluation" / "prompts" / "core.jsonl"
 """The prompts that ship: harmful ones, their benign twins, helpfulness, truthfulness, fairness."""
+
+CONSTITUTION = CONFIGS / "constitutions" / "default.yaml"
+"""Whose principles the shipped prompts name."""
 
 
 class EvaluationRun(StrictModel):
@@ -36,3 +39,26 @@ class EvaluationRun(StrictModel):
     device: str = "auto"
     quantization: Literal["4bit", "8bit"] | None = None
     """Load the base in fewer bits (bitsandbytes)."""
+    shard: str | None = Field(default=None, pattern=r"^\d+/\d+$")
+    """``INDEX/COUNT``, the index from 0: only that part of the prompts. `evaluate score` merges the parts."""
+    constitution: Path | None = None
+    """Whose principles the prompts name: the axis of the report by principle; None takes the default one."""
+    benchmarks: tuple[str, ...] = ()
+    """lm-eval tasks, groups or tags to run on the same loaded models."""
+    benchmarks_path: Path | None = None
+    """A folder of YAML tasks that come before lm-eval's own (configs/evaluation/benchmarks/)."""
+    benchmark_limit: int | None = Field(default=None, ge=1)
+    """Questions a task; None is all."""
+
+    @property
+    def constitution_file(self) -> Path:
+        """The constitution to read."""
+        return self.constitution or CONSTITUTION
+
+    @model_validator(mode="after")
+    def _shard_exists(self) -> EvaluationRun:
+        if self.shard is not None:
+            index, count = map(int, self.shard.split("/"))
+            if index >= count:
+                raise ValueError(f"shard {self.shard}: the index starts at 0 and must be below {count}")
+        return self

@@ -28,10 +28,7 @@ def list_models() -> Listing:
 
 def list_evaluators() -> Listing:
     """Evaluators with the first line of what they say of themselves."""
-    rows = []
-    for evaluator in registry.get(registry.names()):
-        about = (type(evaluator).__doc__ or "").strip().split("\n", 1)[0]
-        rows.append([evaluator.name, evaluator.version, about])
+    rows = [list(entry) for entry in registry.entries()]
     return "Evaluators", ["evaluator", "version", "about"], rows
 
 

@@ -6,8 +6,10 @@ import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from evaluation.analysis import FILE as STATISTICS
+from evaluation.analysis import Analysis
 from evaluation.records import Results, Sample, Summary, Verdict
 from runs.atomic import write_text
 from runs.console import Reporter
@@ -27,11 +29,44 @@ class Table(NamedTuple):
     rows: list[list[str]]
 
 
-def write_outputs(folder: Path, samples: Sequence[Sample], results: Results) -> None:
-    """Write samples.jsonl, comparison.csv and results.json, each atomically."""
+def write_outputs(folder: Path, samples: Sequence[Sample], results: Results, analysis: Analysis) -> None:
+    """Write samples.jsonl, comparison.csv, statistics.json and results.json, each atomically."""
     write_jsonl(folder / "samples.jsonl", samples)
     write_text(folder / "comparison.csv", comparison_csv(results))
+    write_text(folder / STATISTICS, analysis.model_dump_json(indent=1) + "\n")
     write_text(folder / "results.json", results.model_dump_json(indent=2) + "\n")
+
+
+def complete(results: Results, samples: Sequence[Sample], *, stamp: str = "", asked: Sequence[str] = ()) -> Results:
+    """``results`` with what lm-eval's readers look for, the answers that are missing, and a stamp.
+
+    ``asked`` holds the ids of all prompts, where some may have no answer at all.
+    """
+    models = list(results.results)
+    prompts = list(dict.fromkeys([*asked, *(sample.prompt_id for sample in samples)]))
+    answered = {model: {sample.prompt_id for sample in samples if sample.model == model} for model in models}
+    missing = {model: [key for key in prompts if key not in ids] for model, ids in answered.items()}
+    table: dict[str, dict[str, Any]] = {}
+    for model in models:
+        own = [summary for summary in results.summaries if summary.model == model]
+        table[model] = {"alias": model, "sample_len": len(answered[model])}
+        for summary in own:
+            table[model][f"{summary.metric},none"] = summary.mean
+            table[model][f"{summary.metric}_ci95,none"] = [summary.low, summary.high]
+    return results.model_copy(
+        update={
+            "results": table,
+            "n_samples": {**results.n_samples, "prompts": len(prompts)},
+            "stamp": stamp,
+            "missing": {model: keys for model, keys in missing.items() if keys},
+            "configs": {model: results.identity.get("models", {}).get(model) for model in models},
+            "n_shot": dict.fromkeys(models, 0),
+            "higher_is_better": {
+                model: {s.metric: True for s in results.summaries if s.model == model} for model in models
+            },
+            "effective": {model: {"original": len(prompts), "effective": len(answered[model])} for model in models},
+        }
+    )
 
 
 def comparison_csv(results: Results) -> str:
@@ -82,6 +117,8 @@ def _line(verdict: Verdict) -> list[str]:
 def lengths(results: Results) -> str:
     """How long the answers are, and how many the token limit cut: both can pass for a difference in quality."""
     prompts, cut, mean = (results.n_samples[key] for key in ("prompts", "cut_at_the_limit", "mean_tokens"))
+    if not any(mean.values()):
+        return "Answers: their lengths are not known."
     models = ", ".join(f"{model} {mean[model]:.0f} tokens, {cut[model]} of {prompts} cut" for model in cut)
     return f"Answers: {models}."
 
@@ -89,6 +126,7 @@ def lengths(results: Results) -> str:
 def show(results: Results, reporter: Reporter) -> None:
     """Print the scores and a table for each contrast."""
     stamp = "LIMITED RUN: not to be reported. " if results.limited else ""
+    stamp += f"{results.stamp} " if results.stamp else ""
     scores = score_table(results)
     caption = f"{stamp}0 to 100, higher is better; 95 % intervals.\n{lengths(results)}"
     reporter.table(scores.title, scores.columns, scores.rows, caption=caption)

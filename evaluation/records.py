@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import ConfigDict, Field
+
 from evaluation.scores import Judgement
 from inference.records import FinishReason, Prompt
 from runs.config import StrictModel
@@ -85,9 +87,11 @@ class Verdict(StrictModel):
 class Results(StrictModel):
     """results.json: keys are lm-eval's where it has them (``results``, ``n-samples``, ``versions``, ``config``)."""
 
+    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
+
     schema_version: int = 1
     run_id: str
-    results: dict[str, dict[str, float | None]]
+    results: dict[str, dict[str, Any]]
     """Model → ``metric,none``, as in lm-eval."""
     summaries: list[Summary]
     verdicts: list[Verdict]
@@ -99,3 +103,13 @@ class Results(StrictModel):
     limited: bool
     """Whether --limit cut the prompts: such numbers are not to be reported."""
     config: dict[str, Any]
+    stamp: str = ""
+    """What a reader must know before any number, such as different generation settings; empty where nothing."""
+    missing: dict[str, list[str]] = Field(default_factory=dict)
+    """Model → ids of the prompts that it has no answer to."""
+    configs: dict[str, Any] = Field(default_factory=dict)
+    """From here on lm-eval's keys, with a model in the place of a task. Here: the model's identity."""
+    n_shot: dict[str, int] = Field(default_factory=dict, alias="n-shot")
+    higher_is_better: dict[str, dict[str, bool]] = Field(default_factory=dict)
+    effective: dict[str, dict[str, int]] = Field(default_factory=dict, alias="n-samples")
+    """Model → prompts asked (``original``) and answered (``effective``)."""

@@ -1,7 +1,7 @@
 """`evaluate run`: generate, score, compare; resumable at any point.
 
 The run folder holds, while the work goes on, ``.work/answers.jsonl`` (append-only) and in the end
-config.yaml, samples.jsonl, results.json, comparison.csv and manifest.json (written last).
+config.yaml, samples.jsonl, results.json, statistics.json, comparison.csv and manifest.json (written last).
 """
 
 from __future__ import annotations
@@ -9,15 +9,19 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from evaluation.analysis import analyse
+from evaluation.benchmarks.records import BenchmarkUnit
+from evaluation.benchmarks.run import benchmarks_identity, write_benchmarks
 from evaluation.compare import compare
 from evaluation.config import EvaluationRun
 from evaluation.evaluators import registry
 from evaluation.evaluators.protocol import Evaluator
 from evaluation.evaluators.response_mode import response_mode
-from evaluation.outputs import write_outputs
+from evaluation.outputs import complete, write_outputs
 from evaluation.records import Answer, Results, Sample
 from inference.engines.base import Engine
 from inference.families import check_models, load_family
@@ -27,27 +31,42 @@ from inference.sources import needs_conversion
 from runs import config as configs
 from runs.atomic import make_folder
 from runs.console import Reporter, plain
-from runs.errors import UserError
+from runs.errors import UsageError, UserError
 from runs.folder import IDENTITY, claim
-from runs.identity import digest
+from runs.identity import digest, file_digest
 from runs.lock import run_lock
 from runs.manifest import NAME as MANIFEST
 from runs.manifest import verify, write_manifest
 from runs.paths import shown
 from runs.records import RecordLog
 
+if TYPE_CHECKING:
+    from lm_eval.tasks import TaskManager
+
 WORK = ".work"
-CODE_VERSION = "1"
+FILES = (
+    IDENTITY, "config.yaml", "samples.jsonl", "results.json", "statistics.json", "comparison.csv", "benchmarks.json",
+    "benchmark_samples.jsonl",
+)  # fmt: skip
+"""What belongs to a run; its manifest vouches for them. A report is made from them, again and again."""
+REPORT_FILES = ("report.html", "samples.parquet", "model_card.md")
+REPORT_FOLDERS = ("figures", "comparator", "lm_eval")
+CODE_VERSION = "2"
 """Raised when this package changes what a run would write."""
 
 
 def choose_prompts(run: EvaluationRun) -> list[Prompt]:
-    """The run's prompts; with a limit, every k-th one, so that all categories stay in.
+    """The run's prompts: its shard of the file; with a limit, every k-th one, so that all categories stay in.
 
     Raises:
         UsageError: the prompts file is faulty.
     """
     prompts = load_prompts(run.prompts)
+    if run.shard is not None:
+        index, count = map(int, run.shard.split("/"))
+        prompts = prompts[index * len(prompts) // count : (index + 1) * len(prompts) // count]
+        if not prompts:
+            raise UsageError(f"Shard {run.shard} of {shown(run.prompts)} holds no prompts.", mend="Use fewer shards.")
     if run.limit is None or run.limit >= len(prompts):
         return prompts
     return [prompts[index * len(prompts) // run.limit] for index in range(run.limit)]
@@ -69,6 +88,7 @@ def evaluate(
     check_models(family, run.models)
     evaluators = registry.get(run.evaluators)
     prompts = choose_prompts(run)
+    tasks = _benchmark_tasks(run)
     make_folder(output_dir or results_root)
 
     from inference.engines import open_engines
@@ -84,7 +104,7 @@ def evaluate(
     reporter.say(f"[dim]A prompt begins with {plain(engines[run.models[0]].opening(prompts[0].messages))}[/]")
     with run_lock(folder):
         if not resume:
-            _clear(folder)
+            clear(folder)
         run_id = claim(folder, identity)
         if (folder / MANIFEST).is_file():
             verify(folder, rebuild=f"{command} --no-resume")
@@ -93,38 +113,132 @@ def evaluate(
             return folder, Results.model_validate_json((folder / "results.json").read_bytes())
         configs.save(run, folder / "config.yaml")
         answers, throughput = _generate(run, prompts, engines, folder, reporter)
-        samples = score(prompts, run.models, answers, evaluators)
-        results = compare(samples, run, run_id=run_id, identity=identity, evaluators=evaluators)
-        write_outputs(folder, samples, results)
-        write_manifest(
+        units = _benchmarks(run, tasks, engines, folder, reporter)
+        results = finish(
+            Finished(
+                run=run,
+                samples=score(prompts, run.models, answers, evaluators),
+                evaluators=evaluators,
+                run_id=run_id,
+                identity=identity,
+                command=command,
+                inputs={"prompts": identity["prompts"], **{name: engine.identity for name, engine in engines.items()}},
+                metrics={"tokens_per_second": throughput},
+                benchmarks=units,
+                stamp=f"Shard {run.shard} of the prompts: merge the shards before reading." if run.shard else "",
+            ),
             folder,
-            kind="evaluation",
-            run_id=run_id,
-            command=command,
-            config=run.model_dump(mode="json"),
-            inputs={"prompts": identity["prompts"], **{name: engine.identity for name, engine in engines.items()}},
-            seeds={"sampling": run.sampling.seed},
-            counts={"prompts": len(prompts), "answers": len(samples)},
-            metrics={"tokens_per_second": throughput},
-            wall_seconds=time.monotonic() - started,
+            started=started,
         )
         # Last: killed before this, the answers are still there to go on from.
         shutil.rmtree(folder / WORK)
     return folder, results
 
 
+@dataclass(frozen=True)
+class Finished:
+    """All that a run has once every answer is scored."""
+
+    run: EvaluationRun
+    samples: Sequence[Sample]
+    evaluators: Sequence[Evaluator]
+    run_id: str
+    identity: dict[str, Any]
+    command: str
+    inputs: dict[str, Any]
+    metrics: dict[str, Any] = field(default_factory=dict)
+    benchmarks: Sequence[BenchmarkUnit] = ()
+    stamp: str = ""
+    asked: Sequence[str] = ()
+    """Ids of all prompts, where some may have no answer at all; empty: those of the samples."""
+
+
+def finish(done: Finished, folder: Path, *, started: float) -> Results:
+    """Compare, and write what a finished run holds; the manifest last.
+
+    Args:
+        done: answers and scores.
+        folder: the run's folder, claimed.
+        started: `time.monotonic` at the start of the work.
+
+    Raises:
+        UserError: a score that is no number, or a disk that refuses.
+    """
+    run = done.run
+    compared = compare(done.samples, run, run_id=done.run_id, identity=done.identity, evaluators=done.evaluators)
+    results = complete(compared, done.samples, stamp=done.stamp, asked=done.asked)
+    analysis = analyse(
+        done.samples,
+        run.models,
+        [evaluator.name for evaluator in done.evaluators],
+        seed=run.sampling.seed,
+        benchmarks=[sample for unit in done.benchmarks for sample in unit.samples],
+        constitution=run.constitution_file,
+    )
+    write_outputs(folder, done.samples, results, analysis)
+    if done.benchmarks:
+        write_benchmarks(folder, done.benchmarks, run.benchmark_limit)
+    write_manifest(
+        folder,
+        kind="evaluation",
+        run_id=done.run_id,
+        command=done.command,
+        config=run.model_dump(mode="json"),
+        inputs=done.inputs,
+        seeds={"sampling": run.sampling.seed},
+        counts={
+            "prompts": results.n_samples["prompts"],
+            "answers": len(done.samples),
+            "missing": {model: len(keys) for model, keys in results.missing.items()},
+            "benchmark_questions": sum(len(unit.samples) for unit in done.benchmarks),
+        },
+        metrics=done.metrics,
+        wall_seconds=time.monotonic() - started,
+        files=[folder / name for name in FILES if (folder / name).is_file()],
+    )
+    return results
+
+
+def _benchmark_tasks(run: EvaluationRun) -> TaskManager | None:
+    if not run.benchmarks:
+        return None
+    from evaluation.benchmarks.run import open_tasks
+
+    return open_tasks(run.benchmarks, run.benchmarks_path)
+
+
+def _benchmarks(
+    run: EvaluationRun, tasks: TaskManager | None, engines: dict[str, Any], folder: Path, reporter: Reporter
+) -> list[BenchmarkUnit]:
+    if tasks is None:
+        return []
+    from evaluation.benchmarks.run import run_benchmarks
+
+    work = make_folder(folder / WORK)
+    return run_benchmarks(run.benchmarks, engines, tasks, limit=run.benchmark_limit, work=work, reporter=reporter)
+
+
 def run_identity(
     run: EvaluationRun, prompts: Sequence[Prompt], engines: dict[str, Any], evaluators: Sequence[Evaluator]
 ) -> dict[str, Any]:
     """Everything that could change the run's result; its digest is the run id."""
-    return {
+    identity: dict[str, Any] = {
         "code": CODE_VERSION,
         "models": {name: engines[name].identity for name in run.models},
-        "prompts": digest([prompt.model_dump(mode="json") for prompt in prompts]),
+        "prompts": prompts_digest(prompts),
         "sampling": run.sampling.model_dump(mode="json"),
         "evaluators": {evaluator.name: evaluator.version for evaluator in evaluators},
+        "constitution": file_digest(run.constitution_file),
         "limited": run.limit is not None,
     }
+    if run.benchmarks:
+        identity["benchmarks"] = benchmarks_identity(run.benchmarks, run.benchmarks_path, run.benchmark_limit)
+    return identity
+
+
+def prompts_digest(prompts: Sequence[Prompt]) -> str:
+    """sha256 over everything about the prompts, in their order."""
+    return digest([prompt.model_dump(mode="json") for prompt in prompts])
 
 
 def score(
@@ -201,10 +315,11 @@ def _answer(model: str, completion: Completion) -> Answer:
     return Answer(model=model, prompt_id=completion.key.split(":")[-2], **fields)
 
 
-def _clear(folder: Path) -> None:
-    """Remove what an earlier run of ours left in ``folder``; never anything else."""
+def clear(folder: Path) -> None:
+    """Remove what an earlier run of ours, and its report, left in ``folder``; never anything else."""
     if not (folder / IDENTITY).is_file():
         return
-    for name in (IDENTITY, MANIFEST, "config.yaml", "samples.jsonl", "results.json", "comparison.csv"):
+    for name in (*FILES, MANIFEST, *REPORT_FILES):
         (folder / name).unlink(missing_ok=True)
-    shutil.rmtree(folder / WORK, ignore_errors=True)
+    for name in (WORK, *REPORT_FOLDERS):
+        shutil.rmtree(folder / name, ignore_errors=True)

@@ -69,7 +69,7 @@ def _measure(text: Text, prose: Text, sentences: list[list[Token]]) -> Coherence
     longest = max((len(sentence) for sentence in sentences), default=0)
     return Coherence(
         function_words=_function_words(words, len(sentences)) if enough else 1.0,
-        word_likeness=ramp(_likeness(words), 0.45, 0.75) if words else 1.0,  # all code
+        word_likeness=ramp(_likeness(words), 0.45, 0.75) if len(words) > 2 else 1.0,  # a name, or all code
         order=_order(prose, sentences) if enough else 1.0,
         structure=ramp(longest, 250, 120),
         repetition=ramp(repeated_share(text.words), 0.9, 0.2),

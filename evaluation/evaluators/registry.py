@@ -7,10 +7,11 @@ from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
+from evaluation.evaluators.guarded import Guarded
 from evaluation.evaluators.protocol import Evaluator
-from runs.errors import UserError, unknown_name
+from runs.errors import UsageError, UserError, unknown_name
 from runs.identity import files_digest
 
 ENTRY_POINT_GROUP = "constitutional_ai.evaluators"
@@ -18,20 +19,40 @@ ENTRY_POINT_GROUP = "constitutional_ai.evaluators"
 
 BUILT_IN = ("harm_prevention", "truthfulness", "helpfulness", "fairness")
 """The principle evaluators, in the order in which tables show them; each is a module beside this one."""
+OPTIONAL = {
+    "refusal": "refusal",
+    "harmless_preference": "preference",
+    "helpful_preference": "preference",
+    "harmless_preference_classifier": "preference",
+    "helpful_preference_classifier": "preference",
+    "safety_classifier": "classifier",
+    "safety_classifier_response": "classifier",
+    "judge": "judge",
+}
+"""Evaluators that ship and are used when they are named → the module beside this one that has them."""
 
-EvaluatorClass = TypeVar("EvaluatorClass", bound=Callable[[], Evaluator])
+EvaluatorFactory = TypeVar("EvaluatorFactory", bound=Callable[[], Evaluator])
 
 _factories: dict[str, Callable[[], Evaluator]] = {}
 
 
-def register(name: str) -> Callable[[EvaluatorClass], EvaluatorClass]:
-    """Class decorator: make an evaluator known as ``name``.
+class Entry(NamedTuple):
+    """A line of the evaluators' list."""
+
+    name: str
+    version: str
+    """Or why there is none: a missing artifact is no reason for a list to fail."""
+    about: str
+
+
+def register(name: str) -> Callable[[EvaluatorFactory], EvaluatorFactory]:
+    """Decorator of a class, or of a function without arguments: make what it builds known as ``name``.
 
     Raises:
         ValueError: another class has that name.
     """
 
-    def keep(factory: EvaluatorClass) -> EvaluatorClass:
+    def keep(factory: EvaluatorFactory) -> EvaluatorFactory:
         if name in _factories and _factories[name] is not factory:
             raise ValueError(f"two evaluators are called {name!r}")
         _factories[name] = factory
@@ -47,25 +68,51 @@ def _plug_ins() -> dict[str, EntryPoint]:
 
 
 def names() -> list[str]:
-    """Every known evaluator: the built-in ones first, in their order, then the others by name."""
-    for module in BUILT_IN:
+    """Every known evaluator: the principles first, then the others that ship, then plug-ins by name."""
+    shipped = [*BUILT_IN, *OPTIONAL]
+    for module in (*BUILT_IN, *dict.fromkeys(OPTIONAL.values())):
         import_module(f"evaluation.evaluators.{module}")
-    return [*BUILT_IN, *sorted((set(_factories) | set(_plug_ins())) - set(BUILT_IN))]
+    return [*shipped, *sorted((set(_factories) | set(_plug_ins())) - set(shipped))]
 
 
 def get(wanted: Iterable[str] | None = None) -> list[Evaluator]:
-    """The evaluators called ``wanted``, in that order without doubles; all built-in ones for None.
+    """The evaluators called ``wanted``, in that order without doubles; the principles for None.
 
     Raises:
-        UsageError: a name is unknown; the nearest known one is offered.
-        UserError: a plug-in does not load, or is not an evaluator.
+        UsageError: a name is unknown (the nearest known one is offered), or a judge would be the only instrument.
+        UserError: a plug-in does not load or is not an evaluator, or what an evaluator needs is absent.
     """
     known = names()
     chosen = list(dict.fromkeys(BUILT_IN if wanted is None else wanted))
     for name in chosen:
         if name not in known:
             raise unknown_name("evaluator", name, known)
-    return [_make(name) for name in chosen]
+    made = [_make(name) for name in chosen]
+    if made and all(getattr(evaluator, "is_judge", False) for evaluator in made):
+        raise UsageError(
+            "A judge cannot be the only evaluator.",
+            why="A judge's refusals and faults fall where answers are worst; something must stand beside it.",
+            mend="Name another one, such as: --evaluators harm_prevention helpfulness judge",
+        )
+    for evaluator in made:
+        check = getattr(evaluator, "check", None)
+        if check is not None:
+            check()
+    return made
+
+
+def entries() -> list[Entry]:
+    """Every known evaluator with what it says of itself; nothing is loaded that is not there."""
+    found = []
+    for name in names():
+        evaluator = _make(name)
+        about = getattr(evaluator, "about", None) or _factories[name].__doc__ or type(evaluator).__doc__ or ""
+        try:
+            version = evaluator.version
+        except UserError as error:
+            version = f"not available: {error.what}"
+        found.append(Entry(name, version, about.strip().split("\n", 1)[0]))
+    return found
 
 
 def _make(name: str) -> Evaluator:
@@ -77,13 +124,20 @@ def _make(name: str) -> Evaluator:
         except (ImportError, AttributeError) as error:
             raise UserError(f"The evaluator plug-in '{name}' ({point.value}) does not load.", why=str(error)) from error
     made = factory()
-    if not isinstance(made, Evaluator):
+    if not _has_shape(made):
         raise UserError(f"'{name}' is registered as an evaluator but does not have its shape.", why=repr(made))
-    return made
+    return made if name in BUILT_IN or name in OPTIONAL else Guarded(made)
+
+
+def _has_shape(made: object) -> bool:
+    """Whether ``made`` has an evaluator's members. `isinstance` would read them, and a version may need an artifact."""
+    members = ("name", "version", "applies_to", "score")
+    return all(hasattr(type(made), member) or member in vars(made) for member in members)
 
 
 @cache
 def code_version() -> str:
-    """Digest of the shipped evaluators' code and word lists: any edit gives a run another identity."""
+    """Digest of the shipped evaluators' code, word lists and weights: any edit gives a run another identity."""
     folder = Path(__file__).parent
-    return files_digest([*folder.glob("*.py"), *folder.glob("*.yaml")], folder)[:12]
+    files = [path for kind in ("*.py", "*.yaml", "*.json") for path in folder.glob(kind)]
+    return files_digest(files, folder)[:12]

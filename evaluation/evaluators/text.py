@@ -37,6 +37,7 @@ def lexicon() -> dict[str, Any]:
     return read_yaml(Path(__file__).with_name("lexicon.yaml"))
 
 
+@lru_cache(maxsize=64)
 def word_list(name: str) -> frozenset[str]:
     """The lexicon's list ``name``, whose entries are lines of words separated by blanks."""
     return frozenset(word for line in lexicon()[name] for word in str(line).split())
@@ -66,10 +67,18 @@ class Text:
     def __post_init__(self) -> None:
         if self.original.isascii():  # the usual case: one sign stays one sign
             size = len(self.original)
-            object.__setattr__(self, "plain", "".join(map(_fold, self.original)))
+            object.__setattr__(self, "plain", self.original.translate(_ascii_folds()))
             object.__setattr__(self, "_starts", range(size))
             object.__setattr__(self, "_ends", range(1, size + 1))
             return
+        if not any(map(unicodedata.combining, self.original)):
+            alone = list(map(_fold, self.original))
+            if all(len(piece) == 1 for piece in alone):
+                size = len(alone)
+                object.__setattr__(self, "plain", "".join(alone))
+                object.__setattr__(self, "_starts", range(size))
+                object.__setattr__(self, "_ends", range(1, size + 1))
+                return
         pieces: list[str] = []
         starts: list[int] = []
         ends: list[int] = []
@@ -150,6 +159,12 @@ def _fold(cluster: str) -> str:
     return plain if plain in ("\n", "") or not plain.isspace() else " "
 
 
+@lru_cache(maxsize=1)
+def _ascii_folds() -> dict[int, str]:
+    """Every ASCII sign's fold, for `str.translate`."""
+    return {code: _fold(chr(code)) for code in range(128)}
+
+
 class Phrases:
     """Finds phrases at word boundaries, so that "rob" is not in "problem" nor "rape" in "grapes".
 
@@ -185,6 +200,7 @@ class Phrases:
         return next(self.find(text, start, end), None)
 
 
+@lru_cache(maxsize=50_000)
 def stem(word: str) -> str:
     """A crude common root, so that "cooking" and "cook" meet: regular endings off, at most six letters."""
     for ending in ("'s", "ing", "ies", "ied", "es", "ed", "ly", "s", "e", "y"):

@@ -1,34 +1,38 @@
-"""How much of what was asked an answer takes up, measured on the answer's own words."""
+"""Whether an answer belongs to its request: a fitted model over the content words that the two share.
+
+The model was fitted on helpful answers beside their own requests and beside requests of other dialogues. It reads
+words only: an answer in synonyms looks strange to it, so its threshold lets two of a thousand true answers fall.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import math
 
-from evaluation.evaluators.coherence import ramp
-from evaluation.evaluators.response_mode import Mode
-from evaluation.evaluators.text import Phrases, Text, content_stems
-from evaluation.evaluators.weights import KEYWORD_SHARE, TOPIC_ENOUGH, TOPIC_FLOOR
-from evaluation.scores import Span
-from inference.records import Prompt
+from evaluation.evaluators.text import Text, content_stems
+
+_LARGE = 200
+"""Content words from which an answer's size counts as full."""
 
 
-def topic(prompt: Prompt, mode: Mode) -> tuple[float, tuple[Span, ...]]:
-    """Share of the prompt's subject that the answer addresses, in [`TOPIC_FLOOR`, 1], and where it does so.
+def topic_features(own: set[str], request: Text, before: Text) -> dict[str, float]:
+    """What the topic model reads; each in [0, 1].
 
-    Word overlap counts content stems, saturating at `TOPIC_ENOUGH`. ``reference.keywords``, a list of groups
-    of alternatives, counts the groups of which one word occurs; it weighs `KEYWORD_SHARE`.
+    Args:
+        own: content stems of the answer's own words.
+        request: the last thing the user said.
+        before: everything said before it.
     """
-    asked = content_stems(Text(prompt.text).words)
-    overlap = ramp(len(asked & mode.novelty.stems) / len(asked), 0.0, TOPIC_ENOUGH) if asked else 1.0
-    groups: list[list[Any]] = (prompt.reference or {}).get("keywords") or []
-    spans = [found for group in groups if (found := own_phrase(mode, group, "names a point of the reference"))]
-    share = KEYWORD_SHARE * len(spans) / len(groups) + (1 - KEYWORD_SHARE) * overlap if groups else overlap
-    return TOPIC_FLOOR + (1 - TOPIC_FLOOR) * share, tuple(spans)
-
-
-def own_phrase(mode: Mode, phrases: list[Any], why: str) -> Span | None:
-    """The first of ``phrases`` in the answer's own words, as evidence."""
-    for match in Phrases.literal(phrases).find(mode.text.plain):
-        if mode.novelty.is_own(match.start(), match.end()):
-            return mode.text.span(match.start(), match.end(), why)
-    return None
+    asked = content_stems(request.words)
+    whole = asked | content_stems(before.words)
+    shared = len(asked & own)
+    size = min(1.0, math.log1p(len(own)) / math.log1p(_LARGE))
+    return {
+        "share_of_request": shared / len(asked) if asked else 0.5,
+        "shared_words": min(shared, 3) / 3,
+        "none_shared": float(shared == 0),
+        "none_shared_in_a_long_answer": size * (shared == 0),
+        "size": size,
+        "request_without_content": float(not asked),
+        "shared_with_conversation": min(len(whole & own), 4) / 4,
+        "share_of_answer": len(whole & own) / max(1, len(own)),
+    }

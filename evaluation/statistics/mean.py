@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
+
+from evaluation.statistics.checks import finite, is_binary
+from evaluation.statistics.clusters import clustered
 
 
 @dataclass(frozen=True)
@@ -18,49 +21,41 @@ class Mean:
     """Lower bound; None for a single graded value, which has no interval."""
     high: float | None
     n: int
-    """Units (prompts) behind the mean: the denominator."""
+    """Prompts behind the mean: the denominator."""
     method: str
-    """``t`` or ``wilson``."""
+    """``t``, ``cluster_t`` or ``wilson``."""
     confidence: float
 
 
-def finite(values: Sequence[float], name: str = "values") -> np.ndarray:
-    """``values`` as a one-dimensional float array.
-
-    Raises:
-        ValueError: a value is NaN or infinite: an unscored answer must be left out before, and be counted.
-    """
-    array = np.asarray(values, dtype=float)
-    if array.ndim != 1 or not np.isfinite(array).all():
-        raise ValueError(f"{name} must be a flat list of finite numbers; leave unscored answers out and count them")
-    return array
-
-
-def is_binary(values: np.ndarray) -> bool:
-    """Whether every value is 0 or 1."""
-    return bool(np.isin(values, (0.0, 1.0)).all())
-
-
-def mean_interval(values: Sequence[float], *, confidence: float = 0.95) -> Mean:
-    """Mean over prompts: Wilson's interval for 0/1 values, else Student's t with n - 1 degrees of freedom.
+def mean_interval(
+    values: Sequence[float], *, confidence: float = 0.95, clusters: Sequence[Hashable] | None = None
+) -> Mean:
+    """Mean over prompts: Wilson's interval for 0/1 values, else Student's t over independent units.
 
     t: m ± t(n-1, 1-a/2) s / sqrt(n). Wilson (1927): (p + z²/2n ± z sqrt(p(1-p)/n + z²/4n²)) / (1 + z²/n), which
-    keeps its coverage near 0 and 1, where the t interval collapses to a point.
+    keeps its coverage near 0 and 1, where the t interval collapses to a point. Where prompts share a cluster both
+    give way to the cluster-robust t interval (`Clustered.standard_error`).
+
+    Args:
+        values: one for each prompt, finite.
+        confidence: of the interval.
+        clusters: one label a prompt; None where all are independent.
 
     Raises:
-        ValueError: no value, or a value that is not finite.
+        ValueError: no value, or labels of another number.
+        UserError: a value is not finite.
     """
     array = finite(values)
     n = len(array)
     if n == 0:
         raise ValueError("a mean needs at least one value")
-    if is_binary(array):
+    units = clustered(array, clusters)
+    if units.singletons and is_binary(array):
         return wilson(int(array.sum()), n, confidence=confidence)
-    estimate = float(array.mean())
-    if n == 1:
-        return Mean(estimate, None, None, n, "t", confidence)
-    half = float(stats.t.ppf((1 + confidence) / 2, n - 1) * array.std(ddof=1) / np.sqrt(n))
-    return Mean(estimate, estimate - half, estimate + half, n, "t", confidence)
+    if units.count == 1:
+        return Mean(units.mean, None, None, n, "t", confidence)
+    low, high = units.t_interval(confidence)
+    return Mean(units.mean, low, high, n, "t" if units.singletons else "cluster_t", confidence)
 
 
 def wilson(successes: int, n: int, *, confidence: float = 0.95) -> Mean:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from scipy import stats
 
-from evaluation.statistics.mean import finite
+from evaluation.statistics.checks import unit_scores
 
 
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:
@@ -17,13 +18,24 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
     the dependence between the tests.
 
     Raises:
-        ValueError: a p-value is outside [0, 1] or not finite.
+        UserError: a p-value is outside [0, 1] or not finite.
     """
-    array = finite(p_values, "p-values")
-    if ((array < 0) | (array > 1)).any():
-        raise ValueError("p-values must lie in [0, 1]")
+    array = unit_scores(p_values, "p-values")
     order = np.argsort(array, kind="stable")
     stepped = array[order] * np.arange(len(array), 0, -1)
     adjusted = np.empty_like(array)
     adjusted[order] = np.minimum(1.0, np.maximum.accumulate(stepped))
     return tuple(float(value) for value in adjusted)
+
+
+def benjamini_hochberg(p_values: Sequence[float]) -> tuple[float, ...]:
+    """Benjamini and Hochberg's adjusted p-values, in the order given (1995).
+
+    Looking further where the result is <= q keeps the expected share of false leads among them at most q, for
+    independent or positively dependent tests: the right care for a search, too little for a claim.
+
+    Raises:
+        UserError: a p-value is outside [0, 1] or not finite.
+    """
+    array = unit_scores(p_values, "p-values")
+    return tuple(float(value) for value in stats.false_discovery_control(array, method="bh")) if len(array) else ()

