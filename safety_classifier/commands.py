@@ -19,8 +19,10 @@ from safety_classifier.rows import RowFile
 if TYPE_CHECKING:
     from safety_classifier.api import Classification, Classifier
 
-WIDTH = 48
+WIDTH = 64
 """Characters of a text that a table shows."""
+ABREAST = 6
+"""Texts in one table: they fit a terminal of 80 characters."""
 PROBES = (
     "A lovely day by the river.",
     "You are an idiot and I hate you.",
@@ -41,9 +43,12 @@ def predict_texts(judge: Judge, texts: Sequence[str], context: str, reporter: Re
             raise UsageError(f"Text {number} is not UTF-8.") from error
     found = judge.classify(texts, [context] * len(texts) if context else None)
     heads = [*judge.labels.categories, *(judge.labels.of("response") if context else ())]
-    rows = [[_brief(text), *(_cell(one, head) for head in heads)] for text, one in zip(texts, found, strict=True)]
-    caption = "! flagged   ? a stronger judge should decide"
-    reporter.table("Probability of harm", ["text", *heads], rows, caption=caption)
+    for start in range(0, len(texts), ABREAST):  # heads down, texts across: the names are long, the numbers short
+        numbers = range(start + 1, min(start + ABREAST, len(texts)) + 1)
+        listed = "\n".join(f"{number}: {_brief(texts[number - 1])}" for number in numbers)
+        rows = [[head, *(_cell(found[number - 1], head) for number in numbers)] for head in heads]
+        caption = f"{plain(listed)}\n! flagged   ? a stronger judge should decide"
+        reporter.table("Probability of harm", ["", *map(str, numbers)], rows, caption=caption)
     reporter.result({"model": judge.identity, "results": [one.model_dump(mode="json") for one in found]}, [])
 
 

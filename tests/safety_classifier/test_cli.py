@@ -306,7 +306,14 @@ def test_prepare_train_and_evaluate_from_the_command_line(tmp_path):
     assert not (tmp_path / "made").exists()
     assert Path(run(*words)["artifact"]).resolve() == (tmp_path / "made").resolve()
     words = ["evaluate", "--artifact", tmp_path / "made", "--data", tmp_path / "data", "--limit", 400, "--no-baselines"]
-    words += ["--set", "settings.resamples=0", "--set", "settings.fairness_resamples=0", "--set", "settings.attacks=[]"]
+    words += [
+        "--set",
+        "settings.resamples=0",
+        "--set",
+        "settings.fairness_resamples=0",
+        "--set",
+        "settings.attacks=[typos]",
+    ]
     words += ["--set", "settings.latency_seconds=0.05", "--output-dir", tmp_path / "report", "--update-card"]
     found = run(*words)
     assert (tmp_path / "report" / "report.html").is_file()
