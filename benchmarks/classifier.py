@@ -33,6 +33,7 @@ import numpy as np
 from benchmarks.classifier_report import SHAPES, Entrant, Results, Run, report
 from benchmarks.classifier_rows import MAX_TOKENS, Contestant, Setting, forward_flops
 from benchmarks.classifier_timing import QUICK, Sizes, Tasks, percentile
+from safety_classifier.memory import keep_freed_memory
 
 PEERS: dict[str, tuple[str, dict[str, Any]]] = {
     "PyTorch eager float32": ("torch", {"bf16": False, "compiled": False}),
@@ -232,6 +233,7 @@ class Worker:
 
 def work(connection: Connection, family: str, setting: Setting, sizes: Sizes, busy: bool) -> None:
     """The life of a worker: answer until the other side hangs up."""
+    keep_freed_memory()  # what our trainer and server do; peers get the same
     if family != "ours":
         # Peers get what is best for them: all cores for tokenising, and threads that spin a while where cores are free.
         os.environ["TOKENIZERS_PARALLELISM"] = "true"
@@ -256,7 +258,7 @@ def work(connection: Connection, family: str, setting: Setting, sizes: Sizes, bu
             else:
                 value = getattr(tasks, task)(contestants[name])
             answer = True, value
-        except Exception as error:  # noqa: BLE001 - whatever stops a contestant becomes its line in the report
+        except (RuntimeError, ValueError, ImportError, OSError) as error:  # becomes the contestant's line in the report
             reason = str(error).strip() or "no reason"
             answer = False, f"{type(error).__name__}: {reason.splitlines()[0][:200]}"
         try:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch._inductor.config
 from safetensors.numpy import load_file
 from torch import Tensor, nn
 from torch.nn import functional
@@ -239,6 +240,8 @@ def _compile(model: nn.Module) -> Callable[..., Tensor]:
     settings: Any = torch._dynamo.config
     settings.automatic_dynamic_shapes = False
     settings.recompile_limit = 64
+    inductor: Any = torch._inductor.config
+    inductor.freezing = True  # weights as constants, packed once
     compiled: Callable[..., Tensor] = torch.compile(model)
     return compiled
 

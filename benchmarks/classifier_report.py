@@ -150,8 +150,9 @@ def _run(condition: str, run: Run) -> Iterator[str]:
     machine = f"{run.hardware.get('processor', run.hardware['machine'])}, {run.hardware['cores']} cores"
     versions = ", ".join(f"{name} {version}" for name, version in run.packages.items())
     yield f"### {condition.capitalize()} machine\n"
-    state = "two processes that compute without pause" if condition == "busy" else "nothing else of note"
-    yield f"{run.date}, {machine}, beside it: {state} (load average before: {run.load_average:.1f}). {versions}."
+    state = "two processes that compute without pause" if condition == "busy" else "nothing of the benchmark's own"
+    others = f"load average of others before it: {run.load_average:.1f}"
+    yield f"{run.date}, {machine}, beside it: {state} ({others}). {versions}."
     yield f"Medians of {run.sizes.rounds} rounds; every contestant has its turn in each.\n"
     yield _table(["", "against", "ratio", "rounds", "bar", ""], [_bar_row(bar) for bar in bars(run)])
     yield "Latency of one text in milliseconds, from token ids:\n"

@@ -13,6 +13,7 @@ from runs.config import apply_overrides, parse, read_yaml
 from runs.console import Reporter, plain
 from runs.errors import ExitCode, UsageError
 from runs.paths import CONFIGS, PROJECT_ROOT, shown
+from safety_classifier.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from safety_classifier.config import ClassifierRun
@@ -298,4 +299,5 @@ def _portable(path: Path) -> str:
 
 def main() -> None:
     """Entry point of `safety-classifier`."""
+    keep_freed_memory()
     run_app(app)

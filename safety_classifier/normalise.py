@@ -13,7 +13,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-VERSION = "1"
+from safety_classifier.leet import EDGES, READINGS, SIGNS, WORDS
+from safety_classifier.leet import read as read_leet
+
+VERSION = "2"
 """Changes with the behaviour of the steps; the tables have their own digest."""
 
 _PASSES = 8  # One step can uncover work for an earlier one; a bound keeps hostile input linear.
@@ -147,7 +150,18 @@ _MASKS = _masks()
 
 
 def _digest() -> str:
-    tables = (_INVISIBLE.pattern, _TWINS, _COUSINS, _SHAPED, _EMOJI, _LEET, sorted(_DISGUISED), _PROTECTED.pattern)
+    tables = (
+        _INVISIBLE.pattern,
+        _TWINS,
+        _COUSINS,
+        _SHAPED,
+        _EMOJI,
+        _LEET,
+        sorted(_DISGUISED),
+        _PROTECTED.pattern,
+        READINGS,
+        list(WORDS),
+    )
     return hashlib.sha256(repr((VERSION, tables)).encode("utf-8", "backslashreplace")).hexdigest()[:16]
 
 
@@ -243,11 +257,13 @@ def _name_emails(text: str) -> Iterator[Edit]:
 
 
 def _name_users(text: str) -> Iterator[Edit]:
-    return (Edit(match.start(), match.end(), "user", disguise=False) for match in _USER.finditer(text))
+    for match in _USER.finditer(text):
+        if read_leet(match[0].lower()) is None:
+            yield Edit(match.start(), match.end(), "user", disguise=False)
 
 
 _SPACED_HINT = re.compile(r"[ .\-_*~|·•][^\W_][ .\-_*~|·•]")
-_SPACED = re.compile(r"(?<![^\W_])[^\W_](?=([ .\-_*~|·•]))(?:\1(?:[^\W_]|[@$!](?=\1[^\W_])))++(?![^\W_])")
+_SPACED = re.compile(r"(?<![^\W_])[^\W_](?=([ .\-_*~|·•]))(?:\1(?:[^\W_](?![^\W_])|[@$!](?=\1[^\W_])))++")
 
 
 def _join_spaced(text: str) -> Iterator[Edit]:
@@ -261,7 +277,10 @@ def _join_spaced(text: str) -> Iterator[Edit]:
         if not spelt or len({char.lower() for char in letters}) < 2 or not any(char.isascii() for char in letters):
             continue
         acronym = match[1] == "." and match[0].isupper()
-        for index in range(match.start() + 1, match.end(), 2):
+        word = "".join(signs).lower().translate(_LEET)
+        # "a b i t c h" is two words, "a s s h o l e" is one.
+        article = word[0] in "ai" and word[1:].startswith(_STEMS) and not word.startswith(_STEMS)
+        for index in range(match.start() + (3 if article else 1), match.end(), 2):
             yield Edit(index, index + 1, "", disguise=not acronym)
 
 
@@ -315,8 +334,9 @@ def _straighten(text: str) -> Iterator[Edit]:
             yield Edit(match.start(), match.end(), '"' if match[0] in "“”" else "'", disguise=False)
 
 
-_MIXED = re.compile(r"[A-Za-z0-9@$!€]++")
-_LEET_SIGN = re.compile(r"[0-9$@€!][A-Za-z]|[A-Za-z][0-9$@€]")
+_MIXED = re.compile(rf"[A-Za-z{SIGNS}]++")
+_LEET_SIGN = re.compile(rf"[{SIGNS}][A-Za-z]|[A-Za-z][0-9$@€|+(#^]")
+_PLAIN_LEET = re.compile(r"[A-Za-z0-9@$!€]+")
 _STARRED = re.compile(r"(?<![A-Za-z*])[A-Za-z]++\*{1,3}[A-Za-z]++(?![A-Za-z*])")
 
 
@@ -325,13 +345,21 @@ def _decode_leet(text: str) -> Iterator[Edit]:
     if not _LEET_SIGN.search(text):
         return
     for match in _MIXED.finditer(text):
-        # Exclamation marks at the edge of a word are punctuation.
-        start = match.start() + len(match[0]) - len(match[0].lstrip("!"))
-        word = match[0].strip("!")
-        if 2 < len(word) <= _LONGEST_WORD and _LEET_SIGN.search(word):
-            for index, (old, new) in enumerate(zip(word, _decoded(word), strict=True), start):
-                if old != new:
-                    yield Edit(index, index + 1, new, disguise=True)
+        seen = read_leet(match[0].lower())
+        if seen is not None:
+            yield from _letters(match[0], _recase(match[0], seen), match.start())
+            continue
+        # Punctuation at the edge of a word is itself.
+        start = match.start() + len(match[0]) - len(match[0].lstrip(EDGES))
+        word = match[0].strip(EDGES)
+        if 2 < len(word) <= _LONGEST_WORD and _PLAIN_LEET.fullmatch(word) and _LEET_SIGN.search(word):
+            yield from _letters(word, _decoded(word), start)
+
+
+def _letters(word: str, read: str, start: int) -> Iterator[Edit]:
+    for index, (old, new) in enumerate(zip(word, read, strict=True), start):
+        if old != new:
+            yield Edit(index, index + 1, new, disguise=True)
 
 
 def _decoded(word: str) -> str:

@@ -21,7 +21,19 @@ NEIGHBOURS = {
     for row in ("qwertyuiop", "asdfghjkl", "zxcvbnm")
     for i, key in enumerate(row)
 }
-LEET = {"a": "4@", "e": "3", "i": "1!", "o": "0", "s": "5$", "t": "7"}
+LEET = {
+    "a": "4@^",
+    "b": "8",
+    "c": "(",
+    "e": "3€",
+    "g": "9",
+    "i": "1!|",
+    "l": "1|",
+    "o": "0",
+    "s": "5$",
+    "t": "7+",
+    "z": "2",
+}
 EMOJI = ("😀", "😂", "🙄", "😡", "💀", "❤️", "👍", "🤔", "😭", "🔥")
 _PUNCTUATION = re.compile(r"[^\w\s]")
 
@@ -52,19 +64,21 @@ def _casing(text: str, rng: random.Random, strength: float) -> str:
 
 
 def _typos(text: str, rng: random.Random, strength: float) -> str:
-    return _in_words(text, rng, strength, _typo)
+    return _in_words(text, rng, _everywhere(rng, strength), _typo)
 
 
 def _leet(text: str, rng: random.Random, strength: float) -> str:
-    def rewrite(word: str, rng: random.Random) -> str:
-        return "".join(rng.choice(LEET[c.lower()]) if c.lower() in LEET and rng.random() < 0.7 else c for c in word)
+    share = rng.uniform(0.2, 0.8)
 
-    return _in_words(text, rng, strength, rewrite)
+    def rewrite(word: str, rng: random.Random) -> str:
+        return "".join(rng.choice(LEET[c.lower()]) if c.lower() in LEET and rng.random() < share else c for c in word)
+
+    return _in_words(text, rng, _everywhere(rng, strength), rewrite)
 
 
 def _spacing(text: str, rng: random.Random, strength: float) -> str:
     separator = rng.choice((" ", ".", "-", "_"))
-    return _in_words(text, rng, strength, lambda word, _: separator.join(word))
+    return _in_words(text, rng, _everywhere(rng, strength), lambda word, _: separator.join(word))
 
 
 def _elongation(text: str, rng: random.Random, strength: float) -> str:
@@ -87,11 +101,17 @@ PERTURBATIONS: tuple[Callable[[str, random.Random, float], str], ...] = (
     _casing,
     _typos,
     _leet,
+    _leet,  # the disguise that the normaliser undoes least
     _spacing,
     _elongation,
     _no_punctuation,
     _emoji,
 )
+
+
+def _everywhere(rng: random.Random, strength: float) -> float:
+    """People disguise a word or the whole text: half of the draws take the usual share of its words, half any."""
+    return rng.choice((strength, rng.uniform(strength, 1.0)))
 
 
 def _in_words(text: str, rng: random.Random, strength: float, change: Callable[[str, random.Random], str]) -> str:

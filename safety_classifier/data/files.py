@@ -62,13 +62,14 @@ def source_digest(source: Source) -> str:
     paths = local_files(source)
     if paths:
         return f"sha256:{digest([(path.name, file_digest(path)) for path in paths])}"
+    from httpx2 import TransportError  # the hub's library lets its HTTP client's own errors through
     from huggingface_hub import dataset_info
     from huggingface_hub.errors import HfHubHTTPError
 
     assert source.hub is not None
     try:
         return f"{source.hub}@{dataset_info(source.hub, revision=source.revision).sha}"
-    except (HfHubHTTPError, OSError) as error:
+    except (HfHubHTTPError, TransportError, OSError) as error:
         raise _hub_error(source, error) from error
 
 

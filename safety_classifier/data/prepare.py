@@ -141,7 +141,7 @@ def chosen_sources(config: DataConfig) -> tuple[Source, ...]:
 def _identity(config: DataConfig, inputs: dict[str, str]) -> str:
     package = Path(__file__).resolve().parents[1]
     code = [path for path in (package / "data").glob("*.py") if path.name not in AFTER_ROWS]
-    code += [package / "normalise.py", package / "labels.py"]
+    code += [package / name for name in ("normalise.py", "leet.py", "words.txt", "labels.py")]
     settings = config.model_dump(mode="json", exclude={"sources"})
     return digest([settings, file_digest(config.sources), inputs, files_digest(code, package)])
 

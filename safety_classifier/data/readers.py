@@ -285,6 +285,33 @@ def constitution_pair(row: RawRow) -> Iterator[RawRow]:
     yield {"context": prompt, "first": prompt, "chosen": chosen, "rejected": rejected}
 
 
+@reader("transcript_answers")
+def transcript_answers(row: RawRow) -> Iterator[RawRow]:
+    """The pair of `transcript_pair`, unfolded: each answer to its prompt, and an opening request alone."""
+    for answer in _answers(next(iter(transcript_pair(row)))):
+        yield answer
+        if answer["context"] == answer["first"]:
+            yield {**answer, "text": answer["first"], "context": "", "view": "prompt"}
+
+
+@reader("constitution_answers")
+def constitution_answers(row: RawRow) -> Iterator[RawRow]:
+    """The pair of `constitution_pair`, unfolded: each answer to its prompt."""
+    return _answers(next(iter(constitution_pair(row))))
+
+
+def _answers(pair: RawRow) -> Iterator[RawRow]:
+    for view in ("chosen", "rejected"):
+        exchange = f"Human: {pair['context']}\nAssistant: {pair[view]}"
+        yield {
+            "text": pair[view],
+            "context": pair["context"],
+            "first": pair["first"],
+            "view": view,
+            "exchange": exchange,
+        }
+
+
 def shortened(turns: list[tuple[str, str]]) -> str:
     """A dialogue as context: a single turn as it is, else the last `CONTEXT_WORDS` words, the last turn whole."""
     if len(turns) == 1:

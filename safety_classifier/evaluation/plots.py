@@ -191,7 +191,7 @@ def sources(results: Results) -> Figure | None:
 
 def attacks(results: Results) -> Figure | None:
     """A forest of the losses under attack."""
-    if CLASSIFIER not in results.attacks:
+    if not results.attacks.get(CLASSIFIER):
         return None
     heads = list(dict.fromkeys(one.head for one in results.attacks[CLASSIFIER]))
     names = list(dict.fromkeys(one.attack for one in results.attacks[CLASSIFIER]))

@@ -23,7 +23,7 @@ from safety_classifier.serving.keys import KeyRing
 from safety_classifier.serving.metrics import Metrics
 from safety_classifier.serving.settings import ServeSettings
 
-OPEN_PATHS = ("/healthz", "/readyz", "/openapi.json", "/docs")
+OPEN_PATHS = ("/healthz", "/readyz", "/openapi.json")
 DESCRIPTION = """Calibrated probabilities of harm for texts, and for responses in the context of their prompts.
 
 English only. A first-stage judge: what it marks with `escalate` should go to a stronger one."""
@@ -144,6 +144,7 @@ def create_app(service: Service, keys: KeyRing) -> FastAPI:
         description=DESCRIPTION,
         version=metadata.version("constitutional-ai"),
         lifespan=service.lifespan,
+        docs_url=None,  # both pages of FastAPI load scripts from a CDN; /openapi.json is the document
         redoc_url=None,
     )
     errors.install(app)

@@ -25,7 +25,7 @@ from safety_classifier.synthetic.grammar import (
 from safety_classifier.synthetic.registers import ask, dress
 
 _FAMILIES = ("hate", "toxicity", "self_harm", "dangerous", "violence_sexual")
-_TOTAL = 15_000
+_TOTAL = 19_000
 _PATIENCE = 8  # draws per wanted text, before a narrow frame counts as exhausted
 
 
