@@ -128,6 +128,8 @@ def test_every_command_of_the_readme_exists(words):
         "finetune": "finetune",
         "critique-revision": "critique_revision",
         "safety-classifier": "safety_classifier",
+        "dashboard": "dashboard",
+        "launch": "launch",
     }[program]
     wanted = [argument for argument in arguments if argument.startswith("--")]
     head = [argument for argument in arguments[:1] if not argument.startswith("--")] or ["run"]
@@ -147,7 +149,7 @@ def test_the_evaluation_config_is_the_default():
     assert loaded.model_copy(update={"prompts": CORE_PROMPTS}) == EvaluationRun()
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*/**/*.yaml")), ids=lambda path: path.name)
 def test_every_config_is_commented_and_belongs_to_a_tested_folder(path):
     assert path.parent.name in {
         "models",

@@ -16,21 +16,16 @@ UNSEEN = ("calibration", "test")
 """Splits of the classifier's rows that no weight of it was fitted on; validation chose when to stop."""
 
 
-def held_out_scores(pairs: Sequence[GoldPair], task: Task, rows: Path) -> FloatArray:
-    """The classifier's preference scores.
+def unseen_pairs(pairs: Sequence[GoldPair], rows: Path) -> list[int]:
+    """The places of the pairs that no weight of the shipped classifier was fitted on.
 
     Args:
         pairs: development pairs.
-        task: theirs; says which head is read.
         rows: the classifier's table of rows, with ``text``, ``pair`` and ``split``.
-
-    Returns:
-        (n, 2) scores of the better and the worse answer; NaN for pairs outside the classifier's unseen splits.
 
     Raises:
         UserError: the table is missing, is another classifier's, or has none of the pairs; or there is no classifier.
     """
-    import numpy as np
     import pandas
 
     if not rows.is_file():
@@ -45,12 +40,19 @@ def held_out_scores(pairs: Sequence[GoldPair], task: Task, rows: Path) -> FloatA
     table = pandas.read_parquet(rows, columns=["text", "pair", "split"])
     table = table[(table["pair"] >= 0) & table["split"].isin(UNSEEN)]
     unseen = {frozenset(texts) for texts in table.groupby("pair")["text"].apply(list)}
-    chosen = [index for index, pair in enumerate(pairs) if frozenset((pair.better, pair.worse)) in unseen]
-    if not chosen:
+    found = [index for index, pair in enumerate(pairs) if frozenset((pair.better, pair.worse)) in unseen]
+    if not found:
         raise UserError(f"{shown(rows)} holds none of the {len(pairs)} pairs.", why="Its answers are other ones.")
+    return found
+
+
+def preference_scores(pairs: Sequence[GoldPair], chosen: Sequence[int], task: Task) -> FloatArray:
+    """The classifier's preference scores of the better and the worse answer, (n, 2); NaN for pairs not ``chosen``."""
+    import numpy as np
+
     texts = [answer for index in chosen for answer in (pairs[index].better, pairs[index].worse)]
     contexts = [classifier_context(pairs[index].prompt) for index in chosen for _ in range(2)]
     found = np.full((len(pairs), 2), np.nan)
     scores = [row[HEADS[task]] for row in classifier_scores(texts, contexts)]
-    found[chosen] = np.array(scores).reshape(-1, 2)
+    found[list(chosen)] = np.array(scores).reshape(-1, 2)
     return found

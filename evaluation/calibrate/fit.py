@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.calibrate import development
-from evaluation.calibrate.classifier_rows import held_out_scores
+from evaluation.calibrate.classifier_rows import preference_scores, unseen_pairs
 from evaluation.calibrate.fit_answers import fit_refusal, fit_topic
 from evaluation.calibrate.fit_pairs import Table, feature_table, fit_pairs, fit_phrases, fit_stack, write_wording
 from evaluation.calibrate.gold import GoldPair, Task
@@ -63,6 +63,8 @@ def fit(root: Path, say: Say, classifier_rows: Path | None = None) -> Weights:
     unseen, phrases = fit_phrases([*pairs["harmless_pairs"][0], *pairs["harmless_pairs"][1]])
     for task, (every, extra) in pairs.items():
         chosen = development.spread(every, development.MOST_PAIRS)
+        if classifier_rows is not None:  # all that the classifier has not seen, or the stack has little to learn from
+            chosen = sorted({*chosen, *unseen_pairs(every, classifier_rows)})
         main = [every[index] for index in chosen]
         rows = [*chosen, *range(len(every), len(every) + len(extra))]
         say(f"Features of {len(main) + len(extra)} {task.replace('_', ' ')}")
@@ -85,7 +87,7 @@ def _stack(
 ) -> LinearModel:
     import numpy as np
 
-    scores = held_out_scores(pairs, task, classifier_rows)  # (n, 2), NaN where trained on
+    scores = preference_scores(pairs, unseen_pairs(pairs, classifier_rows), task)  # (n, 2), NaN where trained on
     weights = np.array([model.coefficients.get(name, 0.0) for name in NAMES])
     readable = np.column_stack([table.better @ weights, table.worse @ weights])
     known = np.isfinite(scores[:, 0])

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from runs import config as configs
-from runs.errors import UsageError, UserError
+from runs.errors import ExitCode, UsageError, UserError
 from runs.paths import CONFIGS
 from safety_classifier.cli import main
 from safety_classifier.evaluate import Request, limited, read_data, resolved
@@ -148,7 +148,7 @@ def test_without_a_valid_artifact_nothing_runs(command, damage, call, tiny_artif
             weights[-9] ^= 1
             (folder / "weights.safetensors").write_bytes(weights)
     code, _, err = call(*command, "--artifact", folder)
-    assert code == 1
+    assert code == ExitCode.DATA
     assert "error" in err
     assert "Traceback" not in err
     assert re.search("Make it|Rebuild|rebuild", err)
