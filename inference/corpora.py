@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import model_validator
 
 from runs.config import StrictModel
-from runs.errors import UserError
+from runs.errors import DataError, UserError
 from runs.identity import file_digest
 from runs.paths import data_root
 
@@ -94,7 +94,7 @@ def read_rows(source: Source) -> Iterator[dict[str, Any]]:
         for row in pandas.read_parquet(path).to_dict(orient="records"):
             yield {str(name): value for name, value in row.items()}
     else:
-        raise UserError(f"{path} is not a data file that can be read.", mend=f"Known: {', '.join(SUFFIXES)}.")
+        raise DataError(f"{path} is not a data file that can be read.", mend=f"Known: {', '.join(SUFFIXES)}.")
 
 
 def source_digest(source: Source) -> str:
@@ -117,9 +117,9 @@ def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
             try:
                 row = json.loads(line.decode("utf-8"))
             except (UnicodeDecodeError, json.JSONDecodeError) as error:
-                raise UserError(f"{path}, line {number}: not JSON in UTF-8.", why=str(error)) from error
+                raise DataError(f"{path}, line {number}: not JSON in UTF-8.", why=str(error)) from error
             if not isinstance(row, dict):
-                raise UserError(f"{path}, line {number}: expected an object of columns.")
+                raise DataError(f"{path}, line {number}: expected an object of columns.")
             yield row
 
 

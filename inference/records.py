@@ -101,3 +101,15 @@ class Completion(StrictModel):
     completion_tokens: int
     seed: int
     """The row's seed (unused when greedy)."""
+
+
+class Partial(StrictModel):
+    """A streamed answer, as far as it is written."""
+
+    key: str
+    """The request's key."""
+    text: str
+    """From the first word on; a character whose bytes are not complete yet is left out."""
+    tokens: int
+    completion: Completion | None = None
+    """The finished answer, on the last of the stream; a stream that was stopped ends without one."""

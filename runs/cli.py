@@ -54,12 +54,17 @@ def normalise_arguments(
     return rewritten
 
 
-def run_app(app: typer.Typer, *, lists: Sequence[str] = (), default: str | None = None) -> None:
-    """Run ``app`` on ``sys.argv`` and exit with the code that the errors of `runs.errors` carry."""
+def run_app(
+    app: typer.Typer, *, lists: Sequence[str] = (), default: str | None = None, bare: Sequence[str] = ("--help",)
+) -> None:
+    """Run ``app`` on ``sys.argv`` and exit with the code that the errors of `runs.errors` carry.
+
+    Arguments are those of `normalise_arguments`; an empty command line means ``bare``.
+    """
     prepare_process()
     command = typer.main.get_command(app)
     names = list(command.commands) if isinstance(command, TyperGroup) else []
-    arguments = normalise_arguments(sys.argv[1:] or ["--help"], lists=lists, commands=names, default=default)
+    arguments = normalise_arguments(sys.argv[1:] or bare, lists=lists, commands=names, default=default)
 
     def action() -> int:
         try:

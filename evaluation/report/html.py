@@ -92,9 +92,9 @@ def _sections(run: RunData, figures: dict[str, Figure], principles: dict[str, st
             "Categories",
             _folded(shown("categories"), tables.category_grid(run), "Every category and metric"),
         ),
-        ("principles", "Principles", _principles(run, principles)),
-        ("benchmarks", "Benchmarks", _benchmarks(run, shown("benchmarks"))),
-        ("instruments", "Instruments", _instruments(run, shown("card"))),
+        ("principles", "Principles", principles_html(run, principles)),
+        ("benchmarks", "Benchmarks", benchmarks_html(run, shown("benchmarks"))),
+        ("instruments", "Instruments", instruments_html(run, shown("card"))),
         ("samples", "Samples", _samples(run)),
         ("provenance", "Provenance", provenance_html(run)),
     ]
@@ -144,24 +144,26 @@ def _verdicts(run: RunData) -> str:
     parts = [
         "<p class='lead'>What the paired comparison allows one to say. Contrasts and metrics were declared before the "
         "run; p-values are adjusted over all of them. Undecided does not mean equal.</p>",
-        _tally(run),
+        tally_html(run),
     ]
-    for treatment, control in pairs(run.analysis.primary):
-        own = [v for v in run.analysis.primary if (v.contrast.treatment, v.contrast.control) == (treatment, control)]
-        decided = [verdict for verdict in own if verdict.outcome in {"better", "worse", "equivalent"}]
-        others = [verdict for verdict in own if verdict.outcome not in {"better", "worse", "equivalent"}]
-        parts.append(f"<h3>{escape(contrast_title(treatment, control))}</h3>")
-        parts.append(_verdict_list(decided, run))
-        if others and decided:
-            parts.append(
-                f"<details><summary>Not decided: {len(others)}</summary>{_verdict_list(others, run)}</details>"
-            )
-        else:
-            parts.append(_verdict_list(others, run))
+    for pair in pairs(run.analysis.primary):
+        parts.append(f"<h3>{escape(contrast_title(*pair))}</h3>{contrast_html(run, pair)}")
     return "".join(parts)
 
 
-def _tally(run: RunData) -> str:
+def contrast_html(run: RunData, pair: tuple[str, str]) -> str:
+    """The sentences on one contrast, (treatment, control); those that decide nothing are folded away."""
+    own = [v for v in run.analysis.primary if (v.contrast.treatment, v.contrast.control) == pair]
+    decided = [verdict for verdict in own if verdict.outcome in {"better", "worse", "equivalent"}]
+    others = [verdict for verdict in own if verdict.outcome not in {"better", "worse", "equivalent"}]
+    rest = _verdict_list(others, run)
+    if others and decided:
+        rest = f"<details><summary>Not decided: {len(others)}</summary>{rest}</details>"
+    return _verdict_list(decided, run) + rest
+
+
+def tally_html(run: RunData) -> str:
+    """How many of the declared tests came out how."""
     counts: Counter[str] = Counter(verdict.outcome for verdict in run.analysis.primary)
     told = "".join(
         f"<span><span class='sign {look}'>{OUTCOMES[look].sign}</span> {counts[look]} {look}</span>"
@@ -222,7 +224,8 @@ def _folded(figure: str, grid: Grid, summary: str) -> str:
     return f"{figure}<details><summary>{escape(summary)} ({len(grid.rows)} rows)</summary>{to_html(grid)}</details>"
 
 
-def _principles(run: RunData, principles: dict[str, str]) -> str:
+def principles_html(run: RunData, principles: dict[str, str]) -> str:
+    """Scores by principle, and which principles no prompt exercises."""
     index = run.analysis.principles
     if index is None:
         return ""
@@ -235,7 +238,8 @@ def _principles(run: RunData, principles: dict[str, str]) -> str:
     return f"<p class='lead'>{lead}</p>{unknown}{to_html(tables.principle_grid(run, principles))}"
 
 
-def _benchmarks(run: RunData, figures: str) -> str:
+def benchmarks_html(run: RunData, figures: str) -> str:
+    """What the training costs on lm-eval's tasks; empty where the run has none."""
     if run.benchmarks is None:
         return ""
     sentences = "".join(
@@ -248,7 +252,8 @@ def _benchmarks(run: RunData, figures: str) -> str:
     )
 
 
-def _instruments(run: RunData, figures: str) -> str:
+def instruments_html(run: RunData, figures: str) -> str:
+    """How well the evaluators agree with people; ``figures`` stand before the table."""
     if run.card is None:
         return (
             "<p class='lead'>These evaluators have not been checked against people's labels on this machine: there is "

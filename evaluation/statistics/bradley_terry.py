@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy import stats
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
+import scipy
 
 from evaluation.statistics.clusters import percentile_interval, resampled_counts
 from evaluation.statistics.records import Comparison, Covariate, Interval, Rating, Ratings
@@ -91,7 +89,7 @@ def bradley_terry(
         draws = davidson.resampled(design, data.outcomes, data.clusters, counts, fit.parameters)
         separated = int((~(np.abs(draws[:, : data.differences.shape[1]]) <= _SEPARATED)).any(axis=1).sum())
     nu = math.exp(fit.parameters[-1]) if data.ties else 0.0
-    reach = float(stats.t.ppf((1 + confidence) / 2, data.count - 1))
+    reach = float(scipy.stats.t.ppf((1 + confidence) / 2, data.count - 1))
     ratings = _ratings(names, fit.parameters, covariance, draws, nu, reach, confidence, data.count)
     return Ratings(
         reference=reference,
@@ -173,8 +171,8 @@ def _check_connected(comparisons: Sequence[Comparison], names: Sequence[str]) ->
             one.outcome, [(first, second), (second, first)]
         )
     winners, losers = zip(*edges, strict=True)
-    graph = coo_array((np.ones(len(edges)), (winners, losers)), shape=(len(names), len(names)))
-    groups, group = connected_components(graph, directed=True, connection="strong")
+    graph = scipy.sparse.coo_array((np.ones(len(edges)), (winners, losers)), shape=(len(names), len(names)))
+    groups, group = scipy.sparse.csgraph.connected_components(graph, directed=True, connection="strong")
     if groups > 1:
         parts = [", ".join(name for name in names if group[place[name]] == part) for part in range(groups)]
         raise UserError(

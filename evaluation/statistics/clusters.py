@@ -6,7 +6,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from evaluation.statistics.records import Interval
 
@@ -62,7 +62,7 @@ class Clustered:
 
     def t_interval(self, confidence: float) -> Interval:
         """`mean` ± t(G - 1) x `standard_error`."""
-        half = float(stats.t.ppf((1 + confidence) / 2, self.count - 1)) * self.standard_error
+        half = float(scipy.stats.t.ppf((1 + confidence) / 2, self.count - 1)) * self.standard_error
         return self.mean - half, self.mean + half
 
 
@@ -113,8 +113,8 @@ def bootstrap_interval(values: Clustered, *, confidence: float, resamples: int, 
 
 def percentile_interval(draws: np.ndarray, *, confidence: float, clusters: int) -> Interval:
     """Hesterberg's expanded percentiles of bootstrap ``draws`` (shape (resamples,)) over so many clusters."""
-    reach = float(stats.t.ppf((1 + confidence) / 2, clusters - 1)) * np.sqrt(clusters / (clusters - 1))
-    tail = float(stats.norm.sf(reach))
+    reach = float(scipy.stats.t.ppf((1 + confidence) / 2, clusters - 1)) * np.sqrt(clusters / (clusters - 1))
+    tail = float(scipy.stats.norm.sf(reach))
     low, high = np.quantile(draws, [tail, 1 - tail])
     return float(low), float(high)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from evaluation.statistics.checks import unit_scores
 
@@ -38,4 +38,6 @@ def benjamini_hochberg(p_values: Sequence[float]) -> tuple[float, ...]:
         UserError: a p-value is outside [0, 1] or not finite.
     """
     array = unit_scores(p_values, "p-values")
-    return tuple(float(value) for value in stats.false_discovery_control(array, method="bh")) if len(array) else ()
+    return (
+        tuple(float(value) for value in scipy.stats.false_discovery_control(array, method="bh")) if len(array) else ()
+    )

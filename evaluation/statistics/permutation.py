@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import stats
+import scipy
 
 _EXACT_LIMIT = 14
 """Up to this many non-zero differences all 2**n sign patterns are counted instead of sampled."""
@@ -49,4 +49,4 @@ def sign_flip(differences: np.ndarray, *, resamples: int, seed: int) -> tuple[fl
 def mcnemar_exact(only_treatment: int, only_control: int) -> float:
     """McNemar's exact test: binomial(b + c, 1/2) on the discordant pairs (McNemar 1947), two-sided; 1 without any."""
     discordant = only_treatment + only_control
-    return float(stats.binomtest(only_treatment, discordant).pvalue) if discordant else 1.0
+    return float(scipy.stats.binomtest(only_treatment, discordant).pvalue) if discordant else 1.0

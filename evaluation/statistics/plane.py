@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from evaluation.statistics.checks import is_binary, unit_scores
 from evaluation.statistics.clusters import resampled_counts
@@ -113,7 +113,7 @@ def _radius(clusters: int, confidence: float) -> float:
     if clusters < _LEAST_PAIRS:
         raise ValueError(f"a joint region needs at least three independent pairs; there are {clusters}")
     factor = 2 * (clusters - 1) / (clusters - 2)
-    return math.sqrt(factor * float(stats.f.ppf(confidence, 2, clusters - 2)))
+    return math.sqrt(factor * float(scipy.stats.f.ppf(confidence, 2, clusters - 2)))
 
 
 class _Scored(NamedTuple):
@@ -243,7 +243,7 @@ def _covariance(
     if drawn is None:
         return None
     covariance = np.cov(drawn, rowvar=False) * clusters / (clusters - 1)
-    z = float(stats.norm.ppf((1 + settings.confidence) / 2))
+    z = float(scipy.stats.norm.ppf((1 + settings.confidence) / 2))
     for axis, (rate, interval) in enumerate(zip(rates, intervals, strict=True)):
         if covariance[axis, axis] <= _FLAT and rate is not None and interval is not None:
             arm = max(interval[1] - rate, rate - interval[0])  # at 0 or 1 the interval has one arm

@@ -5,10 +5,7 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 
-from scipy import stats
-from scipy.integrate import quad
-from scipy.optimize import brentq
-from scipy.special import ndtr
+import scipy
 
 POWER = 0.80
 """Chance of finding a true difference at which "detectable" is meant."""
@@ -27,8 +24,10 @@ def detectable_d(n: int, *, alpha: float = 0.05, power: float = POWER) -> float:
     if n < 2 or not 0 < alpha < power < 1:
         raise ValueError(f"power needs n >= 2 and 0 < alpha < power < 1, not n = {n}, alpha = {alpha}, power = {power}")
     # Bloom's sum of quantiles (1995) is close; twice that is a safe bracket.
-    top = 2 * float(stats.t.isf(alpha / 2, n - 1) + stats.t.ppf(power, n - 1)) / math.sqrt(n)
-    return float(brentq(lambda d: t_test_power(d, n, alpha=alpha) - power, 0.0, top, xtol=1e-12, rtol=1e-12))
+    top = 2 * float(scipy.stats.t.isf(alpha / 2, n - 1) + scipy.stats.t.ppf(power, n - 1)) / math.sqrt(n)
+    return float(
+        scipy.optimize.brentq(lambda d: t_test_power(d, n, alpha=alpha) - power, 0.0, top, xtol=1e-12, rtol=1e-12)
+    )
 
 
 def t_test_power(d: float, n: int, *, alpha: float = 0.05) -> float:
@@ -39,18 +38,18 @@ def t_test_power(d: float, n: int, *, alpha: float = 0.05) -> float:
     own tails are NaN at some of these arguments.)
     """
     degrees = n - 1
-    reach, shift = float(stats.t.isf(alpha / 2, degrees)), d * math.sqrt(n)
+    reach, shift = float(scipy.stats.t.isf(alpha / 2, degrees)), d * math.sqrt(n)
     scale = math.log(2) * (1 - degrees / 2) - math.lgamma(degrees / 2)
 
     def tails(chi: float) -> float:
         density = math.exp(scale + (degrees - 1) * math.log(chi) - chi * chi / 2)
         bound = reach * chi / math.sqrt(degrees)
-        return density * float(ndtr(shift - bound) + ndtr(-shift - bound))
+        return density * float(scipy.special.ndtr(shift - bound) + scipy.special.ndtr(-shift - bound))
 
-    low, high = float(stats.chi.ppf(1e-15, degrees)), float(stats.chi.isf(1e-15, degrees))
+    low, high = float(scipy.stats.chi.ppf(1e-15, degrees)), float(scipy.stats.chi.isf(1e-15, degrees))
     # The integrand steps down where the bound meets the shift: a narrow place that the rule must not miss.
     step = min(max(abs(shift) * math.sqrt(degrees) / reach, low), high)
-    return float(quad(tails, low, high, points=[step], epsabs=1e-12, epsrel=1e-11, limit=400)[0])
+    return float(scipy.integrate.quad(tails, low, high, points=[step], epsabs=1e-12, epsrel=1e-11, limit=400)[0])
 
 
 def minimum_detectable_effect(n: int, sd: float, *, alpha: float = 0.05, power: float = POWER) -> float:

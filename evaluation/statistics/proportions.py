@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 
-from scipy import stats
-from scipy.optimize import brentq
+import scipy
 
 from evaluation.statistics.records import Interval
 
@@ -36,7 +35,7 @@ def tango(b: int, c: int, n: int, *, confidence: float = 0.95) -> Interval:
     """
     if n < 1 or b < 0 or c < 0 or b + c > n:
         raise ValueError(f"b = {b} and c = {c} are no discordant counts of {n} pairs")
-    z = float(stats.norm.ppf((1 + confidence) / 2))
+    z = float(scipy.stats.norm.ppf((1 + confidence) / 2))
     return -_upper(c, b, n, z), _upper(b, c, n, z)
 
 
@@ -50,7 +49,9 @@ def _upper(b: int, c: int, n: int, z: float) -> float:
         return z * z / (z * z + n)
     # The root of the statistic + z, multiplied out so that nothing is divided by a variance of 0.
     return float(
-        brentq(lambda d: b - c - n * d + z * math.sqrt(_variance(b, c, n, d)), (b - c) / n, 1.0, xtol=1e-14, rtol=1e-14)
+        scipy.optimize.brentq(
+            lambda d: b - c - n * d + z * math.sqrt(_variance(b, c, n, d)), (b - c) / n, 1.0, xtol=1e-14, rtol=1e-14
+        )
     )
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
-from inference.records import Completion, Request, Sampling
+from inference.records import Completion, Partial, Request, Sampling
 
 
 class Engine(Protocol):
@@ -26,5 +26,29 @@ class Engine(Protocol):
                 the same batches, and so the same bytes, as an uninterrupted one.
             sampling: decoding settings, the same for all.
             skip: keys that are already answered; a batch whose keys are all in it is not computed.
+        """
+        ...
+
+    def batches(self, requests: Sequence[Request]) -> list[list[str]]:
+        """The keys of ``requests``, those that `generate` decodes together in one list, in its order.
+
+        A job that is shared by several machines is cut between batches: then every answer has the company, and so
+        the bytes, that it has on one machine.
+        """
+        ...
+
+
+class StreamingEngine(Engine, Protocol):
+    """An engine that shows an answer while it is written."""
+
+    def stream(
+        self, request: Request, sampling: Sampling, *, stopped: Callable[[], bool] = lambda: False
+    ) -> Iterator[Partial]:
+        """Write one answer token by token; its end is what `generate` gives for the request by itself.
+
+        Args:
+            request: what to answer.
+            sampling: decoding settings.
+            stopped: asked before every token; once it says yes, nothing more is computed and the stream ends.
         """
         ...

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from inference.records import Completion, Request, Sampling
+from inference.records import Completion, Partial, Request, Sampling
 from runs.errors import UserError
 from runs.identity import digest, row_seed
 
@@ -47,6 +47,22 @@ class ScriptedEngine:
                 completion_tokens=min(len(words), sampling.max_new_tokens),
                 seed=row_seed(sampling.seed, request.key, request.sample),
             )
+
+    def batches(self, requests: Sequence[Request]) -> list[list[str]]:
+        """Each request by itself."""
+        return [[request.key] for request in requests]
+
+    def stream(
+        self, request: Request, sampling: Sampling, *, stopped: Callable[[], bool] = lambda: False
+    ) -> Iterator[Partial]:
+        """Yield the scripted answer word by word. Raises as `generate`."""
+        (completion,) = self.generate([request], sampling)
+        words = completion.text.split()
+        for count in range(1, len(words) + 1):
+            if stopped():
+                return
+            yield Partial(key=request.key, text=" ".join(words[:count]), tokens=count)
+        yield Partial(key=request.key, text=completion.text, tokens=completion.completion_tokens, completion=completion)
 
     def _answer(self, request: Request) -> str:
         if not isinstance(self._answers, Mapping):

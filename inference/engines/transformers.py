@@ -7,13 +7,13 @@ equals `generate`'s (a test compares them).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from inference.adapters import SharedModel
 from inference.chat import prompt_ids, stop_ids
-from inference.records import Completion, FinishReason, Messages, Request, Sampling, prompt_id
+from inference.records import Completion, FinishReason, Messages, Partial, Request, Sampling, prompt_id
 from runs.errors import UserError
 from runs.identity import row_seed
 
@@ -90,15 +90,53 @@ class TransformersEngine:
         Raises:
             UserError: a prompt and its answer do not fit into the model's context.
         """
-        rows = [self._row(request, sampling) for request in requests]
-        rows.sort(key=lambda row: (-len(row.ids), row.request.key))
-        for start in range(0, len(rows), self._batch_size):
-            batch = rows[start : start + self._batch_size]
+        for batch in self._batches([self._row(request, sampling) for request in requests]):
             if all(row.request.key in skip for row in batch):
                 continue
             for completion in self._decode(batch, sampling):
                 if completion.key not in skip:
                     yield completion
+
+    def batches(self, requests: Sequence[Request]) -> list[list[str]]:
+        """The keys that are decoded together; see `inference.engines.base.Engine.batches`."""
+        rows = [_Row(request, prompt_ids(request.messages, self._tokenizer), 0) for request in requests]
+        return [[row.request.key for row in batch] for batch in self._batches(rows)]
+
+    def _batches(self, rows: list[_Row]) -> list[list[_Row]]:
+        ordered = sorted(rows, key=lambda row: (-len(row.ids), row.request.key))
+        return [ordered[start : start + self._batch_size] for start in range(0, len(ordered), self._batch_size)]
+
+    def stream(
+        self, request: Request, sampling: Sampling, *, stopped: Callable[[], bool] = lambda: False
+    ) -> Iterator[Partial]:
+        """Write one answer token by token; see `inference.engines.base.StreamingEngine.stream`.
+
+        Streams of several checkpoints of one model may be read in turn, from one thread. A stream that is no longer
+        read computes nothing.
+
+        Raises:
+            UserError: the prompt and its answer do not fit into the model's context.
+        """
+        import torch
+
+        row = self._row(request, sampling)
+        state = _State(self._shared, self._adapter, [row], self._tokenizer)
+        chooser = _Chooser(sampling, [row], state.device)
+        chosen: torch.Tensor | None = None
+        while not stopped():
+            with torch.inference_mode():
+                logits = state.prefill() if chosen is None else state.step(chosen)
+                chosen = chooser.choose(logits, [row])
+            finish = self._advance(row, int(chosen[0]), sampling)
+            if finish is not None:
+                done = self._completion(row, finish)
+                yield Partial(key=row.request.key, text=done.text, tokens=len(row.tokens), completion=done)
+                return
+            yield Partial(key=row.request.key, text=self._written(row), tokens=len(row.tokens))
+
+    def _written(self, row: _Row) -> str:
+        """The text so far; bytes that do not make a character yet are decoded as U+FFFD, and wait."""
+        return str(self._tokenizer.decode(row.tokens, skip_special_tokens=True)).lstrip().rstrip("\ufffd")
 
     def _row(self, request: Request, sampling: Sampling) -> _Row:
         ids = prompt_ids(request.messages, self._tokenizer)
