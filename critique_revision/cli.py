@@ -1,4 +1,4 @@
-"""The command ``critique-revision``: generate, filter, export, stats."""
+"""The command ``critique-revision``: generate, merge, filter, export, stats."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from critique_revision.folder import Setup
     from critique_revision.prompts import Selection
     from runs.console import Reporter
+    from runs.job import Shard
 
 app = make_app(
     "Constitutional data from critique and revision (Bai et al. 2022): a model answers, criticises its answer by a "
@@ -48,6 +49,10 @@ def generate(
     seed: Annotated[int | None, typer.Option(help="Seed of prompts, principles and sampling.")] = None,
     output_dir: OutputOption = None,
     data_root: DataOption = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(help="INDEX/COUNT, from 0: that part of the prompts; `merge` follows. auto: as the Job says."),
+    ] = None,
     resume: ResumeOption = True,
     dry_run: DryOption = False,
     json_output: JsonOption = False,
@@ -56,8 +61,10 @@ def generate(
     """Answers, critiques and revisions, each call on record. A killed run goes on with the same command."""
     from critique_revision.generate import read_setup
     from runs.console import Reporter
+    from runs.job import parse_shard, preemptible
 
     reporter = Reporter(json_output=json_output, quiet=quiet)
+    part = parse_shard(shard) if shard is not None else None
     settings = _read_config(config, [*(override or ()), *_flags(limit=limit, seed=seed)])
     if data_root is not None:
         os.environ["CAI_DATA"] = str(data_root)
@@ -69,12 +76,20 @@ def generate(
         plan = {"prompts": len(setup.prompts), "calls": calls, "folder": str(folder)}
         reporter.result(plan, [f"{len(setup.prompts)} prompts, {calls} calls, into {folder}. Nothing was generated."])
         return
-    command = _command("generate", config, override, limit=limit, seed=seed, output_dir=output_dir)
-    _generate(setup, selection, folder, resume=resume, command=command, reporter=reporter)
+    command = _command("generate", config, override, limit=limit, seed=seed, shard=part, output_dir=output_dir)
+    with preemptible():
+        _generate(setup, selection, folder, part, resume=resume, command=command, reporter=reporter)
 
 
 def _generate(
-    setup: Setup, selection: Selection, folder: Path, *, resume: bool, command: str, reporter: Reporter
+    setup: Setup,
+    selection: Selection,
+    folder: Path,
+    shard: Shard | None,
+    *,
+    resume: bool,
+    command: str,
+    reporter: Reporter,
 ) -> None:
     from critique_revision.folder import clear
     from critique_revision.generate import run_recipe
@@ -98,13 +113,47 @@ def _generate(
             sources=sources,
             reporter=reporter,
             command=command,
+            shard=shard,
         )
     wall = manifest.wall_seconds
+    following = f"filter {shown(folder)}" if shard is None else f"merge {shown(folder.parent)} --output-dir RUN"
     reporter.result(
         {"run": str(folder), "run_id": manifest.run_id, "counts": manifest.counts, "wall_seconds": wall},
         [
-            f"{len(setup.prompts)} prompts, {settings.revisions} revision(s) each, in {shown(folder)} ({wall:.0f} s).",
-            f"Next: uv run critique-revision filter {shown(folder)}",
+            f"{manifest.counts['answers']['calls']} prompts, {settings.revisions} revision(s) each, "
+            f"in {shown(folder)} ({wall:.0f} s).",
+            f"Next: uv run critique-revision {following}",
+        ],
+    )
+
+
+@app.command("merge")
+def merge_command(
+    shards: Annotated[list[Path], typer.Argument(help="The shards' folders, or a folder that holds them.")],
+    output_dir: Annotated[Path, typer.Option("--output-dir", help="Folder of the whole run.")],
+    resume: ResumeOption = True,
+    json_output: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Put the shards of `generate --shard` together: the run that one machine would have made."""
+    from critique_revision.folder import clear
+    from critique_revision.merge import find_parts, merge
+    from runs.console import Reporter
+    from runs.lock import run_lock
+    from runs.paths import shown
+
+    reporter = Reporter(json_output=json_output, quiet=quiet)
+    parts = find_parts(shards)
+    words = ["uv", "run", "critique-revision", "merge", *map(shown, shards), "--output-dir", shown(output_dir)]
+    with run_lock(output_dir):
+        if not resume:
+            clear(output_dir)
+        manifest = merge(parts, output_dir, command=shlex.join(words))
+    reporter.result(
+        {"run": str(output_dir), "run_id": manifest.run_id, "counts": manifest.counts, "shards": len(parts)},
+        [
+            f"{len(parts)} shards, {manifest.counts['answers']['calls']} prompts, in {shown(output_dir)}.",
+            f"Next: uv run critique-revision filter {shown(output_dir)}",
         ],
     )
 

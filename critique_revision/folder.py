@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from pydantic import BaseModel
 
 from critique_revision.config import RecipeConfig
 from critique_revision.constitution import PrinciplesConstitution, load_principles
@@ -12,7 +16,8 @@ from critique_revision.dialogue import Exemplar, ExemplarFile
 from critique_revision.records import Answer, ChosenPrompt, RevisionStep
 from runs import config as configs
 from runs import folder as run_folder
-from runs.errors import IntegrityError, UserError
+from runs.atomic import write_bytes
+from runs.errors import IntegrityError, UsageError, UserError
 from runs.folder import IDENTITY
 from runs.manifest import NAME as MANIFEST
 from runs.manifest import Manifest, verify
@@ -120,6 +125,39 @@ class FinishedRun:
         return self.setup.prompts
 
 
+def read_setup(folder: Path) -> Setup:
+    """What the run in ``folder`` works from, by its own copies. Raises `UserError` where one is not valid."""
+    return Setup(
+        configs.load(RecipeConfig, folder / CONFIG),
+        load_principles(folder / CONSTITUTION),
+        configs.load(ExemplarFile, folder / EXEMPLARS).exemplars,
+        tuple(read_jsonl(folder / PROMPTS, ChosenPrompt)),
+    )
+
+
+class _Owned(BaseModel):
+    """The part of a record that says whose it is."""
+
+    prompt_id: str
+
+
+def write_stage(path: Path, parts: Sequence[Path], setup: Setup) -> None:
+    """Write a stage's file from the shards' own, in the order of the prompts; lines stay as they are.
+
+    Raises:
+        IntegrityError: the shards do not hold each prompt once.
+    """
+    lines: dict[str, bytes] = {}
+    for part in parts:
+        for record, line in zip(read_jsonl(part, _Owned), part.read_bytes().splitlines(keepends=True), strict=True):
+            if record.prompt_id in lines:
+                raise IntegrityError(f"{shown(part)}: prompt {record.prompt_id[:12]} is in two shards.")
+            lines[record.prompt_id] = line
+    if lines.keys() != {prompt.prompt_id for prompt in setup.prompts}:
+        raise IntegrityError(f"{path.name}: the shards do not hold all prompts of the run.")
+    write_bytes(path, b"".join(lines[prompt.prompt_id] for prompt in setup.prompts))
+
+
 def open_finished(folder: Path) -> FinishedRun:
     """Read a finished run.
 
@@ -136,13 +174,14 @@ def open_finished(folder: Path) -> FinishedRun:
     rebuild = f"uv run critique-revision generate --config {shown(folder / CONFIG)} --output-dir {shown(folder)}"
     if not (folder / MANIFEST).is_file():
         raise UserError(f"The run in {shown(folder)} is not finished.", mend=f"Finish it: {rebuild}")
+    shard = json.loads((folder / IDENTITY).read_bytes())["identity"].get("shard")
+    if shard is not None:
+        raise UsageError(
+            f"{shown(folder)} is shard {shard} of a run.",
+            mend="Put the shards together first: uv run critique-revision merge SHARD … --output-dir RUN",
+        )
     manifest = verify(folder, rebuild=rebuild)
-    setup = Setup(
-        config,
-        load_principles(folder / CONSTITUTION),
-        configs.load(ExemplarFile, folder / EXEMPLARS).exemplars,
-        tuple(read_jsonl(folder / PROMPTS, ChosenPrompt)),
-    )
+    setup = read_setup(folder)
     answers = {answer.prompt_id: answer for answer in read_jsonl(folder / ANSWERS, Answer)}
     if set(answers) != {prompt.prompt_id for prompt in setup.prompts}:
         raise IntegrityError(

@@ -4,6 +4,9 @@ Run it with ``uv run critique-revision generate --config configs/critique_revisi
 
 Each stage appends its model calls to a log of its own. A killed run goes on with the same command: the engine gets all
 requests of the stage again and is told which are answered, so its batches, and with them the bytes, stay the same.
+
+Prompts that are answered in one batch stay together in every later stage. So a run can be cut between batches: a shard
+makes the calls of its own, and `critique_revision.merge` puts the shards together to what one machine would have made.
 """
 
 from __future__ import annotations
@@ -30,11 +33,13 @@ from runs.console import Reporter
 from runs.errors import UserError
 from runs.folder import IDENTITY
 from runs.identity import digest
+from runs.job import Shard
 from runs.manifest import NAME as MANIFEST
 from runs.manifest import Manifest, verify, write_manifest
+from runs.metrics import Meter
 from runs.records import RecordLog, read_jsonl, to_line, write_jsonl
 
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 """Raised when the recipe changes what it would write."""
 
 Kind = Literal["answer", "critique", "revision"]
@@ -84,12 +89,35 @@ def identity_parts(setup: Setup, engines: Mapping[str, Engine]) -> dict[str, Any
 class _Recipe:
     """One run in one folder, stage by stage."""
 
-    def __init__(self, setup: Setup, engines: Mapping[str, Engine], folder: Path, reporter: Reporter) -> None:
+    def __init__(
+        self,
+        setup: Setup,
+        engines: Mapping[str, Engine],
+        folder: Path,
+        reporter: Reporter,
+        shard: Shard | None = None,
+    ) -> None:
         self.setup, self.config, self.engines = setup, setup.config, engines
         self.folder, self.reporter = folder, reporter
-        self.run_id = folders.claim(folder, identity_parts(setup, engines), setup)
+        whole = identity_parts(setup, engines)
+        self.run_id = folders.claim(folder, whole if shard is None else {**whole, "shard": str(shard)}, setup)
+        self.call_id = digest(whole)
+        """What the keys of the calls are made from: the same in every shard."""
+        self.batches = self._cut()
+        self.own = [row for batch in (shard.of(self.batches) if shard else self.batches) for row in batch]
+        self.meter = Meter("critique_revision", shard.index if shard else 0)
         self.replies: dict[str, str] = {}
         """Prompt id → the current reply: the answer, then the latest revision."""
+
+    def _cut(self) -> list[list[ChosenPrompt]]:
+        """The prompts, those that are answered together in one list."""
+        keyed = {self._key(prompt, 0, "answer"): prompt for prompt in self.setup.prompts}
+        requests = [Request(key=key, messages=prompt.messages) for key, prompt in keyed.items()]
+        engine = self.engines[self.config.roles.generator.checkpoint]
+        return [[keyed[key] for key in batch] for batch in engine.batches(requests)]
+
+    def _key(self, prompt: ChosenPrompt, step: int, kind: Kind) -> str:
+        return digest([self.call_id, prompt.prompt_id, step, kind])
 
     def answers(self) -> None:
         """Stage 0: the generator answers every prompt."""
@@ -174,17 +202,22 @@ class _Recipe:
         record: Callable[[ChosenPrompt, Completion], Record],
     ) -> list[Record]:
         """Make the calls of one stage that are not on record yet; give all its records in the prompts' order."""
-        keys = {digest([self.run_id, prompt.prompt_id, step, kind]): prompt for prompt in self.setup.prompts}
+        mine = {prompt.prompt_id for prompt in self.own}
+        keys = {self._key(prompt, step, kind): prompt for prompt in self.setup.prompts if prompt.prompt_id in mine}
         title = kind if kind == "answer" else f"{kind} {step} of {self.config.revisions}"
         with RecordLog(self.folder / name, model) as log:
             done = frozenset(key for key in keys if key in log)
-            if len(done) < len(keys):
-                requests = [Request(key=key, messages=turns(prompt)) for key, prompt in keys.items()]
-                engine = self.engines[role.checkpoint]
-                with self.reporter.progress(title, total=len(keys), done=len(done)) as advance:
-                    for completion in engine.generate(requests, role.sampling(self.config.seed), skip=done):
+            engine, sampling = self.engines[role.checkpoint], role.sampling(self.config.seed)
+            with self.reporter.progress(title, total=len(keys), done=len(done)) as advance:
+                for batch in self.batches:
+                    # Only whole batches are this shard's: the first one's owner is everyone's.
+                    if batch[0].prompt_id not in mine or all(self._key(prompt, step, kind) in done for prompt in batch):
+                        continue
+                    requests = [Request(key=self._key(row, step, kind), messages=turns(row)) for row in batch]
+                    for completion in engine.generate(requests, sampling, skip=done):
                         log.append(record(keys[completion.key], completion))
                         advance()
+                        self.meter.set({"step": step, "calls": len(log), "calls_wanted": len(keys)})
             missing = [key for key in keys if key not in log]
             if missing:
                 raise UserError(
@@ -211,6 +244,7 @@ def run_recipe(
     sources: Mapping[str, str],
     reporter: Reporter,
     command: str,
+    shard: Shard | None = None,
 ) -> Manifest:
     """Generate answers, critiques and revisions into ``folder``. The caller holds the folder's lock.
 
@@ -222,13 +256,14 @@ def run_recipe(
         folder: the run's folder.
         reporter: shows progress.
         command: recorded as the command that makes the run again.
+        shard: make only the calls of this part of the prompts; None makes all.
 
     Raises:
         UserError: the folder holds another run, or a call got no answer.
     """
     start = time.monotonic()
     config = setup.config
-    recipe = _Recipe(setup, engines, folder, reporter)
+    recipe = _Recipe(setup, engines, folder, reporter, shard)
     if (folder / MANIFEST).is_file():
         return verify(folder, rebuild=f"{command} --no-resume")
     recipe.answers()
@@ -250,7 +285,7 @@ def run_recipe(
         seeds={"seed": config.seed},
         counts={
             "prompts": {name: dict(row) for name, row in prompt_counts.items()},
-            **_token_counts(folder, config),
+            **token_counts(folder, config),
         },
         metrics={},
         wall_seconds=time.monotonic() - start,
@@ -265,7 +300,7 @@ class _Tokens(BaseModel):
     completion_tokens: int
 
 
-def _token_counts(folder: Path, config: RecipeConfig) -> dict[str, dict[str, int]]:
+def token_counts(folder: Path, config: RecipeConfig) -> dict[str, dict[str, int]]:
     """Calls and tokens of each stage."""
     counts = {}
     for name in folders.stage_names(config):

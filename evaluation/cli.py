@@ -53,7 +53,8 @@ def run(
         bool, typer.Option("--allow-different-settings", help="With --responses: stamp other settings, do not refuse.")
     ] = False,
     shard: Annotated[
-        str | None, typer.Option(help="INDEX/COUNT, from 0: that part of the prompts; `score` merges.")
+        str | None,
+        typer.Option(help="INDEX/COUNT, from 0: that part of the prompts; `score` merges. auto: as the Job says."),
     ] = None,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.html and figures as well.")] = True,
     quantization: Annotated[str | None, typer.Option(help="4bit or 8bit (bitsandbytes).")] = None,
@@ -74,6 +75,7 @@ def run(
     from evaluation.outputs import show
     from runs import config as configs
     from runs.console import Reporter, plain
+    from runs.job import parse_shard, preemptible
     from runs.paths import shown
 
     reporter = Reporter(json_output=json_output, quiet=quiet)
@@ -90,7 +92,7 @@ def run(
         "benchmarks": split_names(benchmarks) if benchmarks is not None else None,
         "benchmarks_path": benchmarks_path,
         "benchmark_limit": benchmark_limit,
-        "shard": shard,
+        "shard": str(parse_shard(shard)) if shard is not None else None,
     }
     decoding = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
     values |= {key: value for key, value in given.items() if value is not None}
@@ -119,9 +121,10 @@ def run(
     else:
         from evaluation.run import evaluate
 
-        folder, results = evaluate(
-            settings, output_dir=output_dir, results_root=RESULTS, resume=resume, reporter=reporter, command=command
-        )
+        with preemptible():
+            folder, results = evaluate(
+                settings, output_dir=output_dir, results_root=RESULTS, resume=resume, reporter=reporter, command=command
+            )
     if report:
         write_missing_report(folder, reporter)
     show(results, reporter)

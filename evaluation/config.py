@@ -40,7 +40,8 @@ class EvaluationRun(StrictModel):
     quantization: Literal["4bit", "8bit"] | None = None
     """Load the base in fewer bits (bitsandbytes)."""
     shard: str | None = Field(default=None, pattern=r"^\d+/\d+$")
-    """``INDEX/COUNT``, the index from 0: only that part of the prompts. `evaluate score` merges the parts."""
+    """``INDEX/COUNT``, the index from 0: only that part of the prompts. `evaluate score` merges the parts into what
+    one machine would have written, byte for byte."""
     constitution: Path | None = None
     """Whose principles the prompts name: the axis of the report by principle; None takes the default one."""
     benchmarks: tuple[str, ...] = ()

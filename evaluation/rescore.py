@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from evaluation.config import EvaluationRun
 from evaluation.evaluators import registry
 from evaluation.records import Answer, Results, Sample
 from evaluation.report.data import SAMPLES_FILE, read_identity
-from evaluation.run import CODE_VERSION, Finished, clear, finish, judge, prompts_digest
+from evaluation.run import CODE_VERSION, SHARD, Finished, clear, finish, judge, prompts_digest
 from runs import config as configs
 from runs.atomic import make_folder
 from runs.console import Reporter, plain
@@ -67,13 +68,13 @@ def rescore(
     )
     folders, identities, configured = [list(column) for column in zip(*parts, strict=True)]
     run = _merged_run(configured)
-    stored = [sample for folder in folders for sample in read_jsonl(folder / SAMPLES_FILE, Sample)]
+    stored = _in_order(folders, [s for folder in folders for s in read_jsonl(folder / SAMPLES_FILE, Sample)])
     _check_disjoint(stored)
     judges = registry.get(evaluators if evaluators is not None else run.evaluators)
     run = run.model_copy(update={"evaluators": tuple(evaluators) if evaluators is not None else run.evaluators})
     prompts = list({sample.prompt_id: sample.prompt for sample in stored}.values())
     identity = {
-        **identities[0],
+        **{key: value for key, value in identities[0].items() if len(folders) == 1 or key != "whole"},
         "code": CODE_VERSION,
         "prompts": prompts_digest(prompts),
         "evaluators": {evaluator.name: evaluator.version for evaluator in judges},
@@ -107,6 +108,14 @@ def rescore(
         )
         results = finish(done, target, started=started)
     return target, results
+
+
+def _in_order(folders: Sequence[Path], samples: list[Sample]) -> list[Sample]:
+    """``samples`` in the order of the whole run's prompts, where its shards say what that is."""
+    if not (folders[0] / SHARD).is_file():
+        return samples
+    place = {key: index for index, key in enumerate(json.loads((folders[0] / SHARD).read_bytes()))}
+    return sorted(samples, key=lambda sample: place[sample.prompt_id])
 
 
 def _check_shards(folders: Sequence[Path], identities: Sequence[dict[str, Any]]) -> None:

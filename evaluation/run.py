@@ -6,6 +6,7 @@ config.yaml, samples.jsonl, results.json, statistics.json, comparison.csv and ma
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Sequence
@@ -29,14 +30,16 @@ from inference.prompts import load_prompts
 from inference.records import Completion, Prompt, Request
 from inference.sources import needs_conversion
 from runs import config as configs
-from runs.atomic import make_folder
+from runs.atomic import make_folder, write_text
 from runs.console import Reporter, plain
-from runs.errors import UsageError, UserError
+from runs.errors import UserError
 from runs.folder import IDENTITY, claim
 from runs.identity import digest, file_digest
+from runs.job import parse_shard
 from runs.lock import run_lock
 from runs.manifest import NAME as MANIFEST
 from runs.manifest import verify, write_manifest
+from runs.metrics import Meter
 from runs.paths import shown
 from runs.records import RecordLog
 
@@ -44,9 +47,11 @@ if TYPE_CHECKING:
     from lm_eval.tasks import TaskManager
 
 WORK = ".work"
+SHARD = "shard.json"
+"""In the folder of a shard: the ids of all prompts of the whole run, in their order."""
 FILES = (
-    IDENTITY, "config.yaml", "samples.jsonl", "results.json", "statistics.json", "comparison.csv", "benchmarks.json",
-    "benchmark_samples.jsonl",
+    IDENTITY, SHARD, "config.yaml", "samples.jsonl", "results.json", "statistics.json", "comparison.csv",
+    "benchmarks.json", "benchmark_samples.jsonl",
 )  # fmt: skip
 """What belongs to a run; its manifest vouches for them. A report is made from them, again and again."""
 REPORT_FILES = ("report.html", "samples.parquet", "model_card.md")
@@ -56,17 +61,12 @@ CODE_VERSION = "2"
 
 
 def choose_prompts(run: EvaluationRun) -> list[Prompt]:
-    """The run's prompts: its shard of the file; with a limit, every k-th one, so that all categories stay in.
+    """The prompts of the whole run; with a limit, every k-th one of the file, so that all categories stay in.
 
     Raises:
         UsageError: the prompts file is faulty.
     """
     prompts = load_prompts(run.prompts)
-    if run.shard is not None:
-        index, count = map(int, run.shard.split("/"))
-        prompts = prompts[index * len(prompts) // count : (index + 1) * len(prompts) // count]
-        if not prompts:
-            raise UsageError(f"Shard {run.shard} of {shown(run.prompts)} holds no prompts.", mend="Use fewer shards.")
     if run.limit is None or run.limit >= len(prompts):
         return prompts
     return [prompts[index * len(prompts) // run.limit] for index in range(run.limit)]
@@ -99,7 +99,10 @@ def evaluate(
     engines = open_engines(
         family, run.models, batch_size=run.batch_size, device=run.device, quantization=run.quantization
     )
-    identity = run_identity(run, prompts, engines, evaluators)
+    mine = own_prompts(run, prompts, engines[run.models[0]])
+    identity = run_identity(run, mine, engines, evaluators)
+    if run.shard is not None:
+        identity["whole"] = prompts_digest(prompts)
     folder = output_dir or results_root / f"{family.name}-{digest(identity)[:12]}"
     reporter.say(f"[dim]A prompt begins with {plain(engines[run.models[0]].opening(prompts[0].messages))}[/]")
     with run_lock(folder):
@@ -112,12 +115,14 @@ def evaluate(
             reporter.say(f"This run is complete already: {plain(shown(folder))}")
             return folder, Results.model_validate_json((folder / "results.json").read_bytes())
         configs.save(run, folder / "config.yaml")
-        answers, throughput = _generate(run, prompts, engines, folder, reporter)
+        if run.shard is not None:
+            write_text(folder / SHARD, json.dumps([prompt.id for prompt in prompts]) + "\n")
+        answers, throughput = _generate(run, prompts, mine, engines, folder, reporter)
         units = _benchmarks(run, tasks, engines, folder, reporter)
         results = finish(
             Finished(
                 run=run,
-                samples=score(prompts, run.models, answers, evaluators),
+                samples=score(mine, run.models, answers, evaluators),
                 evaluators=evaluators,
                 run_id=run_id,
                 identity=identity,
@@ -199,9 +204,22 @@ def finish(done: Finished, folder: Path, *, started: float) -> Results:
     return results
 
 
+def own_prompts(run: EvaluationRun, prompts: Sequence[Prompt], engine: Engine) -> list[Prompt]:
+    """This shard's part of ``prompts``, in their order: whole batches of the engine's.
+
+    Raises:
+        UsageError: there are more shards than batches.
+    """
+    if run.shard is None:
+        return list(prompts)
+    requests = [Request(key=_key(run.models[0], prompt), messages=prompt.messages) for prompt in prompts]
+    mine = {key for batch in parse_shard(run.shard).of(engine.batches(requests)) for key in batch}
+    return [prompt for prompt in prompts if _key(run.models[0], prompt) in mine]
+
+
 def _benchmark_tasks(run: EvaluationRun) -> TaskManager | None:
-    if not run.benchmarks:
-        return None
+    if not run.benchmarks or (run.shard is not None and parse_shard(run.shard).index > 0):
+        return None  # the first shard answers them for all
     from evaluation.benchmarks.run import open_tasks
 
     return open_tasks(run.benchmarks, run.benchmarks_path)
@@ -289,22 +307,36 @@ def _key(model: str, prompt: Prompt) -> str:
 
 
 def _generate(
-    run: EvaluationRun, prompts: Sequence[Prompt], engines: dict[str, Any], folder: Path, reporter: Reporter
+    run: EvaluationRun,
+    prompts: Sequence[Prompt],
+    mine: Sequence[Prompt],
+    engines: dict[str, Any],
+    folder: Path,
+    reporter: Reporter,
 ) -> tuple[dict[str, Answer], dict[str, float]]:
-    """Answer every prompt with every model; returns the answers and tokens per second by model (this process's)."""
+    """Answer ``mine`` with every model, in the batches of all ``prompts``.
+
+    Returns:
+        The answers, and tokens per second by model (this process's).
+    """
     work = make_folder(folder / WORK)
-    throughput = {}
+    throughput: dict[str, float] = {}
+    meter = Meter("evaluate", parse_shard(run.shard).index if run.shard else 0)
     with RecordLog(work / "answers.jsonl", Answer) as log:
         for model in run.models:
             begun, tokens = time.monotonic(), 0
             requests = [Request(key=_key(model, prompt), messages=prompt.messages) for prompt in prompts]
-            finished = frozenset(request.key for request in requests if request.key in log)
+            own = {_key(model, prompt) for prompt in mine}
+            finished = frozenset(request.key for request in requests if request.key in log or request.key not in own)
+            done = len(own & finished)
             engine: Engine = engines[model]
-            with reporter.progress(f"{model}", total=len(requests), done=len(finished)) as advance:
+            with reporter.progress(f"{model}", total=len(own), done=done) as advance:
                 for completion in engine.generate(requests, run.sampling, skip=finished):
                     log.append(_answer(model, completion))
-                    tokens += completion.completion_tokens
-                    advance(1, f"{tokens / (time.monotonic() - begun):.0f} tokens/s")
+                    tokens, done = tokens + completion.completion_tokens, done + 1
+                    speed = tokens / (time.monotonic() - begun)
+                    advance(1, f"{speed:.0f} tokens/s")
+                    meter.set({"answers": len(log), "answers_wanted": len(own) * len(run.models), "tokens_rate": speed})
             if tokens:
                 throughput[model] = round(tokens / (time.monotonic() - begun), 1)
         return {answer.key: answer for answer in log}, throughput

@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from finetune.cluster import announced
 from runs.cli import make_app, run_app
 from runs.config import StrictModel, apply_overrides, parse, read_yaml
 from runs.console import Reporter
@@ -51,8 +52,11 @@ def sft(
     from finetune.sft import run_sft
 
     run, command = _read(SFTRun, "sft", config, overrides, output_dir, data_root, seed, limit)
-    reporter = Reporter(json_output=json_output, quiet=quiet)
-    reporter.result(*run_sft(run, Options(command=command, resume=resume, dry_run=dry_run), reporter))
+    first = announced().first
+    reporter = Reporter(json_output=json_output, quiet=quiet or not first)
+    outcome = run_sft(run, Options(command=command, resume=resume, dry_run=dry_run), reporter)
+    if first:
+        reporter.result(*outcome)
 
 
 @app.command()
@@ -74,8 +78,11 @@ def dpo(
     from finetune.fit import Options
 
     run, command = _read(DPORun, "dpo", config, overrides, output_dir, data_root, seed, limit)
-    reporter = Reporter(json_output=json_output, quiet=quiet)
-    reporter.result(*run_dpo(run, Options(command=command, resume=resume, dry_run=dry_run), reporter))
+    first = announced().first
+    reporter = Reporter(json_output=json_output, quiet=quiet or not first)
+    outcome = run_dpo(run, Options(command=command, resume=resume, dry_run=dry_run), reporter)
+    if first:
+        reporter.result(*outcome)
 
 
 @app.command()
@@ -144,3 +151,7 @@ def _command(words: list[str]) -> str:
 def main() -> None:
     """Entry point of `finetune`."""
     run_app(app)
+
+
+if __name__ == "__main__":
+    main()

@@ -103,6 +103,12 @@ class TrainSection(StrictModel):
     """Rows (or pairs) in one forward pass of the evaluation."""
     gradient_accumulation_steps: int = Field(default=1, ge=1)
     """Forward passes per optimiser step."""
+    global_batch_size: int | None = Field(default=None, ge=1)
+    """Rows (or pairs) of one optimiser step over all processes; ``gradient_accumulation_steps`` follows from it, so
+    that one process and many train alike. Null: per_device_train_batch_size times accumulation times processes."""
+    fsdp: bool = False
+    """With several processes: cut base and optimiser into parts (FSDP2), where one GPU cannot hold the base. False:
+    each process holds all of it (DDP)."""
     lr_scheduler_type: Literal["cosine", "linear", "constant", "constant_with_warmup"] = "cosine"
     """Shape of the learning rate over the run."""
     warmup_steps: float = Field(default=0.0, ge=0.0)
@@ -141,6 +147,8 @@ class TrainSection(StrictModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainSection:
+        if self.global_batch_size is not None and self.gradient_accumulation_steps != 1:
+            raise ValueError("gradient_accumulation_steps follows from global_batch_size; set only one of them")
         if self.save_steps % self.logging_steps:
             raise ValueError(
                 f"save_steps ({self.save_steps}) must be a multiple of logging_steps ({self.logging_steps}), "

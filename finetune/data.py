@@ -23,7 +23,7 @@ from inference.corpora import read_rows, source_digest
 from inference.records import Message, Messages, prompt_id
 from inference.transcripts import RejectedRow, parse_transcript
 from runs.console import Reporter
-from runs.errors import UserError
+from runs.errors import DataError, UserError
 from runs.identity import digest
 
 if TYPE_CHECKING:
@@ -105,18 +105,18 @@ class Examples:
                 ``evaluated`` asks for it.
         """
         if not self.train:
-            raise UserError(
+            raise DataError(
                 "No row is left to train on.",
                 why=f"{self.read} rows read; rejected: {dict(self.rejected) or 'none'}.",
                 mend="Check data.field and data.max_tokens.",
             )
         if not 0.0 < self.trained_fraction < 1.0:
-            raise UserError(
+            raise DataError(
                 f"{self.trained_fraction:.0%} of the tokens are trained on; it must be some and not all.",
                 why="The chat template does not show where the assistant's turns are.",
             )
         if evaluated and not self.holdout:
-            raise UserError(
+            raise DataError(
                 "train.eval_steps is set, but no row is held out.",
                 mend="Raise data.holdout_fraction, read more rows, or set train.eval_steps to null.",
             )
@@ -182,7 +182,7 @@ def sorted_dataset(examples: Sequence[Example]) -> Dataset:
 
 def _column(row: Row, name: str) -> Any:
     if name not in row:
-        raise UserError(
+        raise DataError(
             f"The rows have no column '{name}'.",
             why=f"They have: {', '.join(sorted(row))}.",
             mend="Set data.field to the column with the conversation.",
@@ -269,7 +269,7 @@ def pair(row: Row, min_label_prob: float) -> tuple[Messages, str, str]:
     """
     missing = [name for name in ("prompt", "chosen", "rejected") if name not in row]
     if missing:
-        raise UserError(
+        raise DataError(
             f"A pair has no column '{missing[0]}'.",
             why=f"It has: {', '.join(sorted(row))}.",
             mend="Pairs need prompt, chosen and rejected, each a list of messages.",

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune import data, fit, lora
-from finetune.checkpoints import open_work
+from finetune.cluster import Cluster, Rhythm, announced
 from finetune.config import DPORun, LoraSection
 from finetune.fit import Options
 from inference.adapters import adapter_digest, attach, check_adapter
@@ -24,7 +25,7 @@ from inference.families import Family, load_family
 from inference.loading import base_identity, load_base, load_tokenizer, resolve_device
 from runs.console import Reporter
 from runs.errors import UserError
-from runs.lock import run_lock
+from runs.job import stop_flag
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -43,37 +44,45 @@ def run_dpo(run: DPORun, options: Options, reporter: Reporter) -> tuple[dict[str
         The command's result, for machines and for people.
 
     Raises:
+        Preempted: SIGTERM came; every process saved, and the same command goes on.
         UserError: data, model, device or output folder cannot be used as asked, or the reference is not
             where the policy starts.
     """
     began = time.monotonic()
     fit.quiet_libraries()
-    device = resolve_device(run.model.device)
-    fit.check_device(device, run.train)
+    cluster = announced(fsdp=run.train.fsdp)
+    place = cluster.device(run.model.device)
+    device = resolve_device(place)
+    fit.check_device(device, run.train, cluster)
+    cluster.join(device)
     family = load_family(run.family)
     tokenizer = load_tokenizer(family)
     inputs = {"base": base_identity(family), "chat": chat_digest(tokenizer), **data.inputs(run.data)}
     start = lora.resolve_adapter(run.init_adapter, family) if run.init_adapter is not None else None
     if start is not None:
         inputs["init_adapter"] = adapter_digest(check_adapter(start, base_identity=inputs["base"]))
-    identity = fit.identify(run, kind="dpo", inputs=inputs)
-    finished = fit.already_done(run.output_dir, identity, options, reporter)
+    identity = fit.identify(run, kind="dpo", inputs=inputs, cluster=cluster)
+    finished = cluster.decided(lambda: fit.already_done(run.output_dir, identity, options, reporter))
     if finished is not None and not options.dry_run:
         return fit.result(finished, run.output_dir)
 
     examples = data.dpo_examples(run.data, tokenizer)
     examples.show(reporter)
     examples.check(evaluated=run.train.eval_steps is not None)
-    model = load_policy(run, family, start, base=inputs["base"])
+    shared = fit.share(run, examples, cluster)
+    model = load_policy(run, family, start, base=inputs["base"], device=place)
     if options.dry_run:
         trainable = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
-        return fit.plan(run, examples, trainable)
+        return fit.plan(run, examples, trainable, shared)
 
-    with run_lock(run.output_dir):
-        work = open_work(run.output_dir, run_id=identity.run_id, described=identity.described, resume=options.resume)
-        trainer = build_trainer(run, model, tokenizer, examples, work, public_id=family.base.public_id)
+    with ExitStack() as stack:
+        stop = stack.enter_context(stop_flag())
+        work = fit.claim(run, identity, options, cluster, stack)
+        trainer = build_trainer(
+            run, model, tokenizer, examples, work, public_id=family.base.public_id, cluster=cluster, shared=shared
+        )
         before = check_start(trainer, run)
-        measured = fit.train(trainer, run, examples, work, reporter, before=lambda: before)
+        measured = fit.train(trainer, run, examples, work, reporter, before=lambda: before, stop=stop)
         manifest = fit.finish(
             trainer,
             run,
@@ -89,8 +98,10 @@ def run_dpo(run: DPORun, options: Options, reporter: Reporter) -> tuple[dict[str
     return fit.result(manifest, run.output_dir)
 
 
-def load_policy(run: DPORun, family: Family, start: Path | None, *, base: str) -> PeftModel:
+def load_policy(run: DPORun, family: Family, start: Path | None, *, base: str, device: str | None = None) -> PeftModel:
     """The base with the trainable adapter: the one in ``start``, or a new one whose output is the base's.
+
+    ``device`` is this process's own, where there are several.
 
     Raises:
         UserError, IntegrityError: as `inference.adapters.attach` and `finetune.lora.lora_config`.
@@ -99,7 +110,7 @@ def load_policy(run: DPORun, family: Family, start: Path | None, *, base: str) -
     from peft import get_peft_model
 
     model: PreTrainedModel = load_base(
-        family, device=run.model.device, dtype=run.model.dtype, quantization=run.model.quantization
+        family, device=device or run.model.device, dtype=run.model.dtype, quantization=run.model.quantization
     )
     if start is not None:
         return attach(model, start, lora.POLICY, base_identity=base, trainable=True)
@@ -116,6 +127,8 @@ def build_trainer(
     work: Path,
     *,
     public_id: str,
+    cluster: Cluster | None = None,
+    shared: Rhythm | None = None,
 ) -> DPO:
     """TRL's trainer. Given a PeftModel and no reference, it copies the adapter "default" to a frozen "ref".
 
@@ -127,7 +140,11 @@ def build_trainer(
     from finetune import head
     from finetune.trainers import DPO
 
-    arguments = fit.arguments(run.train, work, model.device, evaluated=bool(examples.holdout))
+    cluster = cluster or Cluster()
+    shared = shared or fit.share(run, examples, cluster)
+    arguments = fit.arguments(
+        run.train, work, model.device, evaluated=bool(examples.holdout), accumulation=shared.accumulation
+    )
     arguments |= {
         "loss_type": list(run.train.loss_type),
         "loss_weights": list(run.train.loss_weights) if run.train.loss_weights is not None else None,
@@ -142,6 +159,7 @@ def build_trainer(
         processing_class=tokenizer,
     )
     trainer.public_id = public_id
+    fit.prepare(trainer, run, examples, cluster, shared)
     head.install(fit.base_model(trainer))
     return trainer
 

@@ -11,7 +11,8 @@ import os
 import shutil
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -19,17 +20,20 @@ from typing import TYPE_CHECKING, Any, cast
 import yaml
 
 from finetune import card, checkpoints, lora
+from finetune.cluster import Cluster, Rhythm, rhythm
 from finetune.config import DPORun, SFTRun, TrainSection
 from finetune.data import Examples
 from inference.families import Family
 from runs import config as configs
 from runs.atomic import write_text
 from runs.console import Reporter, plain
-from runs.errors import UserError
+from runs.errors import DataError, Preempted, UsageError, UserError
 from runs.folder import differences
 from runs.identity import digest
+from runs.lock import run_lock
 from runs.manifest import NAME as MANIFEST
 from runs.manifest import Manifest, artifact_files, read_manifest, verify, write_manifest
+from runs.metrics import Meter
 from runs.paths import shown
 
 if TYPE_CHECKING:
@@ -68,10 +72,17 @@ class Identity:
     inputs: dict[str, Any]
 
 
-def identify(run: SFTRun | DPORun, *, kind: str, inputs: dict[str, Any]) -> Identity:
-    """The identity of a run: everything that could change its result."""
+def identify(run: SFTRun | DPORun, *, kind: str, inputs: dict[str, Any], cluster: Cluster | None = None) -> Identity:
+    """The identity of a run: everything that could change its result.
+
+    The number of processes is part of it where the rows of a step depend on it.
+    """
     settings = _settings(run.model_dump(mode="json"))
     described = {"kind": kind, "recipe_version": RECIPE_VERSION, "config": settings, "inputs": inputs}
+    if cluster is not None and cluster.spread:
+        described["sharded"] = cluster.sharded
+        if run.train.global_batch_size is None:
+            described["processes"] = cluster.size
     return Identity(digest(described), described, inputs)
 
 
@@ -81,6 +92,9 @@ def _settings(config: dict[str, Any]) -> dict[str, Any]:
     for dotted in NO_EFFECT:
         section, _, key = dotted.rpartition(".")
         (kept[section] if section else kept).pop(key, None)
+    for key in ("global_batch_size", "fsdp"):  # younger keys: runs without them keep their identity
+        if not kept["train"].get(key):
+            kept["train"].pop(key, None)
     return kept
 
 
@@ -107,18 +121,68 @@ def already_done(output_dir: Path, identity: Identity, options: Options, reporte
     return manifest
 
 
-def planned_steps(rows: int, train: TrainSection) -> int:
+def claim(run: SFTRun | DPORun, identity: Identity, options: Options, cluster: Cluster, stack: ExitStack) -> Path:
+    """The work folder, held by the first process until ``stack`` ends.
+
+    Raises:
+        UserError: another process, or another run, holds the folder; or not all processes see it.
+    """
+
+    def take() -> Path:
+        stack.enter_context(run_lock(run.output_dir))
+        return checkpoints.open_work(
+            run.output_dir, run_id=identity.run_id, described=identity.described, resume=options.resume
+        )
+
+    work = cluster.decided(take)
+    if cluster.any(not (work / checkpoints.RUN).is_file()):
+        raise UsageError(
+            f"Not every process sees {shown(work)}.",
+            why="Checkpoints are written by the first process and read by all.",
+            mend="Put output_dir on a volume that all Pods mount (ReadWriteMany).",
+        )
+    return work
+
+
+def planned_steps(rows: int, train: TrainSection, rhythm: Rhythm | None = None) -> int:
     """Optimiser steps of the whole run, as transformers counts them."""
-    batches = math.ceil(rows / train.per_device_train_batch_size)
-    per_epoch = max(math.ceil(batches / train.gradient_accumulation_steps), 1)
-    return train.max_steps if train.max_steps > 0 else math.ceil(train.num_train_epochs * per_epoch)
+    if train.max_steps > 0:
+        return train.max_steps
+    if rhythm is not None and rhythm.whole:
+        per_epoch = rows // rhythm.rows
+    else:
+        batches = math.ceil(rows / train.per_device_train_batch_size)
+        per_epoch = max(math.ceil(batches / train.gradient_accumulation_steps), 1)
+    return math.ceil(train.num_train_epochs * per_epoch)
 
 
-def check_device(device: torch.device, train: TrainSection) -> None:
+def share(run: SFTRun | DPORun, examples: Examples, cluster: Cluster) -> Rhythm:
+    """How the rows of a step are shared among the processes.
+
+    Raises:
+        UsageError: they cannot be shared equally.
+        DataError: there are fewer rows than one step takes.
+    """
+    shared = rhythm(
+        cluster,
+        per_device=run.train.per_device_train_batch_size,
+        accumulation=run.train.gradient_accumulation_steps,
+        total=run.train.global_batch_size,
+    )
+    if shared.whole and len(examples.train) < shared.rows:
+        raise DataError(
+            f"One step takes {shared.rows} rows over {cluster.size} process{'es' if cluster.spread else ''}, "
+            f"and there are {len(examples.train)}.",
+            mend="Lower train.global_batch_size or per_device_train_batch_size, or use fewer processes.",
+        )
+    return shared
+
+
+def check_device(device: torch.device, train: TrainSection, cluster: Cluster | None = None) -> None:
     """Refuse what the machine cannot do.
 
     Raises:
-        UserError: bfloat16 without hardware for it, or more than one process or visible GPU.
+        UserError: bfloat16 without hardware for it, or several visible GPUs for one process.
     """
     import torch
 
@@ -135,12 +199,10 @@ def check_device(device: torch.device, train: TrainSection) -> None:
             why="It would be emulated, slowly.",
             mend="Set train.bf16=false (and model.dtype=float32).",
         )
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError("finetune trains in one process.", mend="Start it without accelerate or torchrun.")
-    if device.type == "cuda" and torch.cuda.device_count() > 1:
+    if device.type == "cuda" and torch.cuda.device_count() > 1 and not (cluster is not None and cluster.spread):
         raise UserError(
             f"{torch.cuda.device_count()} GPUs are visible, and one process trains on one.",
-            mend="Choose one, for example CUDA_VISIBLE_DEVICES=0.",
+            mend="Start one process a GPU (docs/distributed.md), or choose one, for example CUDA_VISIBLE_DEVICES=0.",
         )
 
 
@@ -159,15 +221,19 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", message=".*pin_memory.*")
 
 
-def arguments(train: TrainSection, work: Path, device: torch.device, *, evaluated: bool) -> dict[str, Any]:
+def arguments(
+    train: TrainSection, work: Path, device: torch.device, *, evaluated: bool, accumulation: int
+) -> dict[str, Any]:
     """Keyword arguments for TRL's configs: the section's own, and what this project fixes.
 
     Named here because the defaults are wrong for us: TRL turns bf16 and activation checkpointing ON; the
     trainer hides NaN losses from the log (``logging_nan_inf_filter``).
     """
-    own = train.model_dump(exclude={"save_total_limit", "load_best_model_at_end", "loss_type", "loss_weights"})
+    ours = {"save_total_limit", "load_best_model_at_end", "loss_type", "loss_weights", "global_batch_size", "fsdp"}
+    own = train.model_dump(exclude=ours)
     return own | {
         "output_dir": str(work),
+        "gradient_accumulation_steps": accumulation,
         "data_seed": train.seed,
         "eval_strategy": "steps" if evaluated and train.eval_steps else "no",
         "save_strategy": "steps",
@@ -182,6 +248,21 @@ def arguments(train: TrainSection, work: Path, device: torch.device, *, evaluate
     }
 
 
+def prepare(trainer: SFT | DPO, run: SFTRun | DPORun, examples: Examples, cluster: Cluster, shared: Rhythm) -> None:
+    """Tell a trainer just built what it needs to know about rows, checkpoints and processes."""
+    from transformers import PrinterCallback
+
+    trainer.cluster, trainer.rhythm = cluster, shared
+    trainer.lengths = [example.tokens for example in examples.train]
+    trainer.save_total_limit = run.train.save_total_limit
+    trainer.keep_best = run.train.load_best_model_at_end
+    trainer.remove_callback(PrinterCallback)
+    if cluster.spread:
+        # Nothing is dealt out with repeated rows here, so there is nothing to cut off a gathered metric.
+        gather = trainer.accelerator.gather
+        trainer.accelerator.gather_for_metrics = lambda values, *_, **__: gather(values)
+
+
 def train(
     trainer: SFT | DPO,
     run: SFTRun | DPORun,
@@ -190,31 +271,33 @@ def train(
     reporter: Reporter,
     *,
     before: Callable[[], dict[str, float]],
+    stop: Sequence[bool] = (),
 ) -> dict[str, Any]:
     """Train to the end, from the newest whole checkpoint if there is one.
 
     Args:
-        trainer: built, with the adapter in its starting state.
+        trainer: built and prepared, with the adapter in its starting state.
         run: the config.
         examples: for their lengths and counts.
         work: the work folder.
         reporter: shows the bar.
         before: measures the starting state; called once in the life of a run.
+        stop: holds True once this process was asked to stop.
 
     Returns:
         What was measured: losses, seconds per step, steps.
+
+    Raises:
+        Preempted: one of the processes was asked to stop; all of them leave, and the state is saved.
     """
-    from transformers import PrinterCallback
+    from finetune.trainers import best_step, log_lines, out_of_patience
 
-    from finetune.trainers import Progress, best_step, log_lines, out_of_patience
-
-    patience, total = run.early_stopping_patience, planned_steps(len(examples.train), run.train)
-    trainer.lengths = [example.tokens for example in examples.train]
-    trainer.save_total_limit = run.train.save_total_limit
-    trainer.keep_best = run.train.load_best_model_at_end
-    trainer.remove_callback(PrinterCallback)
-    measured = _once(work / "before.json", before)
-    checkpoint = checkpoints.latest(work, reporter)
+    patience, cluster = run.early_stopping_patience, trainer.cluster
+    total = planned_steps(len(examples.train), run.train, trainer.rhythm)
+    measured = _once(work / "before.json", before, cluster)
+    if cluster.any(bool(stop)):
+        raise Preempted("Asked to stop before the first step.", mend="The same command goes on.")
+    checkpoint = cluster.decided(lambda: checkpoints.latest(work, reporter))
     done, history = (checkpoint.step, checkpoint.log_history) if checkpoint else (0, [])
     if checkpoint is not None:
         reporter.say(f"Resuming at step {done} of {total}.")
@@ -224,15 +307,11 @@ def train(
     trainer.started = time.monotonic()
     seconds: list[float] = []
     if done < total and not out_of_patience(history, patience):
-        with reporter.progress("training", total, done) as advance:
-            progress = Progress(advance, work / TRAIN_LOG, patience)
-            trainer.add_callback(progress)
-            trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
-            trainer.remove_callback(Progress)
-        done, history, seconds = trainer.state.global_step, trainer.state.log_history, progress.step_seconds
+        done, history, seconds = _loop(trainer, run, work, checkpoint, total, reporter, stop)
     elif checkpoint is not None:
         lora.load(policy(trainer), checkpoint.folder)
-    write_text(work / TRAIN_LOG, log_lines(history))
+    if cluster.first:
+        write_text(work / TRAIN_LOG, log_lines(history))
     best = best_step(history) if run.train.load_best_model_at_end else None
     if best is not None and best != done:
         reporter.say(f"Keeping step {best}, whose held-out loss is the lowest.")
@@ -245,7 +324,44 @@ def train(
         "train_loss_last": losses[-1] if losses else None,
         "seconds_per_step": round(statistics.fmean(seconds), 3) if seconds else None,
         "training_seconds": round(trainer.wall_before + time.monotonic() - trainer.started, 1),
+        **({"processes": cluster.size} if cluster.spread else {}),
     }
+
+
+def _loop(
+    trainer: SFT | DPO,
+    run: SFTRun | DPORun,
+    work: Path,
+    checkpoint: checkpoints.Checkpoint | None,
+    total: int,
+    reporter: Reporter,
+    stop: Sequence[bool],
+) -> tuple[int, list[dict[str, Any]], list[float]]:
+    """The steps that are left: the last one, the log, and the seconds of each."""
+    from finetune.trainers import Progress
+
+    meter = Meter("dpo" if isinstance(run, DPORun) else "sft", trainer.cluster.rank)
+    folder = checkpoint.folder if checkpoint else None
+    with reporter.progress("training", total, checkpoint.step if checkpoint else 0) as advance:
+        progress = Progress(
+            trainer,
+            advance,
+            work / TRAIN_LOG,
+            run.early_stopping_patience,
+            stop=stop,
+            resumed=folder,
+            meter=meter.set,
+        )
+        trainer.add_callback(progress)
+        trainer.train(resume_from_checkpoint=str(folder) if folder else None)
+        trainer.remove_callback(Progress)
+    done = trainer.state.global_step
+    if progress.stopped:
+        trainer.cluster.wait()
+        raise Preempted(
+            f"Asked to stop at step {done} of {total}; the state is saved.", mend="The same command goes on from there."
+        )
+    return done, trainer.state.log_history, progress.step_seconds
 
 
 def finish(
@@ -267,11 +383,44 @@ def finish(
     """
     import torch
 
-    building = work / "artifact"
-    shutil.rmtree(building, ignore_errors=True)
-    lora.save(policy(trainer), building, public_id=family.base.public_id, dtype=torch.bfloat16)
+    building, cluster = work / "artifact", trainer.cluster
+    cluster.decided(lambda: shutil.rmtree(building, ignore_errors=True))
+    lora.save(policy(trainer), building, public_id=family.base.public_id, dtype=torch.bfloat16, write=cluster.first)
+    cluster.wait()
     lora.load(policy(trainer), building)
     metrics = measured | (held_out(trainer) if examples.holdout else {})
+
+    def store() -> Manifest:
+        return _store(
+            run,
+            building,
+            kind=kind,
+            family=family,
+            identity=identity,
+            examples=examples,
+            metrics=metrics,
+            work=work,
+            options=options,
+            seconds=trainer.wall_before + time.monotonic() - began,
+        )
+
+    return cluster.decided(store)
+
+
+def _store(
+    run: SFTRun | DPORun,
+    building: Path,
+    *,
+    kind: str,
+    family: Family,
+    identity: Identity,
+    examples: Examples,
+    metrics: dict[str, Any],
+    work: Path,
+    options: Options,
+    seconds: float,
+) -> Manifest:
+    """Card, config and manifest beside the stored weights; then the checkpoints go."""
     configs.save(run, building / "config.yaml")
     shutil.copyfile(work / TRAIN_LOG, building / TRAIN_LOG)
     text = card.render(
@@ -299,7 +448,7 @@ def finish(
         seeds={"train": run.train.seed, "data": run.data.seed},
         counts=examples.counts(),
         metrics=metrics,
-        wall_seconds=trainer.wall_before + time.monotonic() - began,
+        wall_seconds=seconds,
         files=[output / name for name in ARTIFACT],
     )
     shutil.rmtree(building)
@@ -325,22 +474,38 @@ def held_out(trainer: SFT | DPO) -> dict[str, float]:
     """The held-out numbers of the adapter as it is now, without timings."""
     from finetune.trainers import TIMINGS
 
+    accelerator, sharded = trainer.accelerator, trainer.is_fsdp_enabled
+    untrained = not accelerator._models
+    if untrained:  # accelerate shards a model only together with its optimiser
+        trainer.is_fsdp_enabled = False
     found = trainer.evaluate()
+    trainer.is_fsdp_enabled = sharded
+    if untrained and trainer.cluster.spread:
+        # accelerate takes a model that was prepared for evaluation as prepared for training too, and would leave it
+        # without DDP: every process would then train on its own rows alone.
+        accelerator._models.clear()
+        policy(trainer)._is_accelerate_prepared = False  # type: ignore[assignment]
     kept = {key: value for key, value in found.items() if key != "epoch" and not any(part in key for part in TIMINGS)}
     return {key: round(value, 6) for key, value in kept.items()}
 
 
-def _once(path: Path, measure: Callable[[], dict[str, float]]) -> dict[str, Any]:
-    """The stored measurement, or a new one that is then stored."""
-    if not path.is_file():
-        write_text(path, json.dumps(measure()) + "\n")
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
+def _once(path: Path, measure: Callable[[], dict[str, float]], cluster: Cluster) -> dict[str, Any]:
+    """The stored measurement, or a new one that is then stored; all processes measure, the first one stores."""
+    if not cluster.decided(path.is_file):
+        value = measure()
+        if cluster.first:
+            write_text(path, json.dumps(value) + "\n")
+
+    def read() -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return found
+
+    return cluster.decided(read)
 
 
-def plan(run: SFTRun | DPORun, examples: Examples, parameters: int) -> tuple[dict[str, Any], list[str]]:
+def plan(run: SFTRun | DPORun, examples: Examples, parameters: int, shared: Rhythm) -> tuple[dict[str, Any], list[str]]:
     """The answer of ``--dry-run``: the resolved config and the size of what it asks for."""
-    steps = planned_steps(len(examples.train), run.train)
+    steps = planned_steps(len(examples.train), run.train, shared)
     counts = examples.counts()
     size = {"trainable_parameters": parameters, "steps": steps, "held_out_rows": len(examples.holdout)}
     lines = yaml.safe_dump(run.model_dump(mode="json"), sort_keys=False).rstrip().splitlines()

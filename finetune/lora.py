@@ -81,15 +81,28 @@ def resolve_adapter(name: str, family: Family) -> Path:
 
 
 def tensors(model: PeftModel) -> dict[str, torch.Tensor]:
-    """The trained adapter's weights under the names that PEFT stores."""
+    """The trained adapter's weights under the names that PEFT stores, whole also where FSDP holds them in parts.
+
+    Every process of a run must call it: the parts come from all of them.
+    """
     from peft import get_peft_model_state_dict
+    from torch.distributed.tensor import DTensor
 
     # "auto" would look the base up on the hub to see whether its vocabulary grew.
-    state: dict[str, torch.Tensor] = get_peft_model_state_dict(model, adapter_name=POLICY, save_embedding_layers=False)
-    return state
+    state: dict[str, torch.Tensor] = get_peft_model_state_dict(
+        model, state_dict=_weights(model), adapter_name=POLICY, save_embedding_layers=False
+    )
+    return {name: value.full_tensor() if isinstance(value, DTensor) else value for name, value in state.items()}
 
 
-def save(model: PeftModel, folder: Path, *, public_id: str, dtype: torch.dtype | None = None) -> None:
+def _weights(model: PeftModel) -> dict[str, torch.Tensor]:
+    """The adapters' own parameters; the base's are left out, so that FSDP need not gather them."""
+    return {name: weight.detach() for name, weight in model.named_parameters() if "lora_" in name}
+
+
+def save(
+    model: PeftModel, folder: Path, *, public_id: str, dtype: torch.dtype | None = None, write: bool = True
+) -> None:
     """Write the trained adapter, and only that one: DPO's frozen "ref" copy is never stored.
 
     Args:
@@ -97,13 +110,16 @@ def save(model: PeftModel, folder: Path, *, public_id: str, dtype: torch.dtype |
         folder: gets ``adapter_model.safetensors`` and ``adapter_config.json``.
         public_id: the base's public name; never a path of this machine.
         dtype: what the weights are stored in; None keeps what they are trained in.
+        write: whether this process writes; the others only give their parts.
     """
     from safetensors.torch import save_file
 
-    folder.mkdir(parents=True, exist_ok=True)
     weights = {
         name: value.detach().to("cpu", dtype or value.dtype).contiguous() for name, value in tensors(model).items()
     }
+    folder.mkdir(parents=True, exist_ok=True)
+    if not write:
+        return
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
     (folder / WEIGHTS).chmod(0o644)
     model.peft_config[POLICY].save_pretrained(str(folder))
@@ -117,18 +133,39 @@ def save(model: PeftModel, folder: Path, *, public_id: str, dtype: torch.dtype |
 def load(model: PeftModel, folder: Path) -> None:
     """Set the trained adapter's weights to those stored in ``folder``, and check that all of them arrived.
 
+    Every process of a run must call it.
+
     Raises:
         IntegrityError: the file holds other tensors than the model, or a value was lost on the way.
     """
     import torch
-    from peft import set_peft_model_state_dict
     from safetensors.torch import load_file
 
     stored = load_file(folder / WEIGHTS)
-    set_peft_model_state_dict(model, stored, adapter_name=POLICY)
+    _set(model, stored)
     held = tensors(model)
     if held.keys() != stored.keys():
         raise IntegrityError(f"{folder / WEIGHTS} does not fit the adapter: its tensors have other names.")
     for name, value in held.items():
         if not torch.equal(value.detach().cpu(), stored[name].to(value.dtype)):
             raise IntegrityError(f"{folder / WEIGHTS}: '{name}' did not survive saving and loading.")
+
+
+def _set(model: PeftModel, stored: dict[str, torch.Tensor]) -> None:
+    import torch
+    from peft import set_peft_model_state_dict
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    parts = {
+        name.replace(f".{POLICY}.", "."): weight
+        for name, weight in model.named_parameters()
+        if f".{POLICY}." in name and isinstance(weight, DTensor)
+    }
+    if not parts:
+        set_peft_model_state_dict(model, stored, adapter_name=POLICY)
+        return
+    with torch.no_grad():
+        for name, weight in parts.items():
+            if name in stored:
+                whole = stored[name].to(weight.device, weight.dtype)
+                weight.copy_(distribute_tensor(whole, weight.device_mesh, weight.placements))

@@ -6,18 +6,19 @@ uv run finetune sft --config configs/finetune/smollm2-135m-sft.yaml
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune import data, fit, lora
-from finetune.checkpoints import open_work
+from finetune.cluster import Cluster, Rhythm, announced
 from finetune.config import SFTRun
 from finetune.fit import Options
 from inference.chat import chat_digest
 from inference.families import load_family
 from inference.loading import base_identity, load_base, load_tokenizer, resolve_device
 from runs.console import Reporter
-from runs.lock import run_lock
+from runs.job import stop_flag
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -32,31 +33,41 @@ def run_sft(run: SFTRun, options: Options, reporter: Reporter) -> tuple[dict[str
         The command's result, for machines and for people.
 
     Raises:
+        Preempted: SIGTERM came; every process saved, and the same command goes on.
         UserError: data, model, device or output folder cannot be used as asked; the message says what to do.
     """
     began = time.monotonic()
     fit.quiet_libraries()
-    device = resolve_device(run.model.device)
-    fit.check_device(device, run.train)
+    cluster = announced(fsdp=run.train.fsdp)
+    place = cluster.device(run.model.device)
+    device = resolve_device(place)
+    fit.check_device(device, run.train, cluster)
+    cluster.join(device)
     family = load_family(run.family)
     tokenizer = load_tokenizer(family)
     inputs = {"base": base_identity(family), "chat": chat_digest(tokenizer), **data.inputs(run.data)}
-    identity = fit.identify(run, kind="sft", inputs=inputs)
-    finished = fit.already_done(run.output_dir, identity, options, reporter)
+    identity = fit.identify(run, kind="sft", inputs=inputs, cluster=cluster)
+    finished = cluster.decided(lambda: fit.already_done(run.output_dir, identity, options, reporter))
     if finished is not None and not options.dry_run:
         return fit.result(finished, run.output_dir)
 
     examples = data.sft_examples(run.data, tokenizer)
     examples.show(reporter)
     examples.check(evaluated=run.train.eval_steps is not None)
-    model = load_base(family, device=run.model.device, dtype=run.model.dtype, quantization=run.model.quantization)
+    shared = fit.share(run, examples, cluster)
+    model = load_base(family, device=place, dtype=run.model.dtype, quantization=run.model.quantization)
     if options.dry_run:
-        return fit.plan(run, examples, lora.trainable_parameters(run.lora, model))
+        return fit.plan(run, examples, lora.trainable_parameters(run.lora, model), shared)
 
-    with run_lock(run.output_dir):
-        work = open_work(run.output_dir, run_id=identity.run_id, described=identity.described, resume=options.resume)
-        trainer = build_trainer(run, model, tokenizer, examples, work, public_id=family.base.public_id)
-        measured = fit.train(trainer, run, examples, work, reporter, before=lambda: _before(trainer, examples))
+    with ExitStack() as stack:
+        stop = stack.enter_context(stop_flag())
+        work = fit.claim(run, identity, options, cluster, stack)
+        trainer = build_trainer(
+            run, model, tokenizer, examples, work, public_id=family.base.public_id, cluster=cluster, shared=shared
+        )
+        measured = fit.train(
+            trainer, run, examples, work, reporter, before=lambda: _before(trainer, examples), stop=stop
+        )
         manifest = fit.finish(
             trainer,
             run,
@@ -80,6 +91,8 @@ def build_trainer(
     work: Path,
     *,
     public_id: str,
+    cluster: Cluster | None = None,
+    shared: Rhythm | None = None,
 ) -> SFT:
     """TRL's trainer over tokenised rows; the adapter's first weights are drawn from ``train.seed`` (A random, B zero).
 
@@ -91,7 +104,11 @@ def build_trainer(
     from finetune import head
     from finetune.trainers import SFT
 
-    arguments = fit.arguments(run.train, work, model.device, evaluated=bool(examples.holdout))
+    cluster = cluster or Cluster()
+    shared = shared or fit.share(run, examples, cluster)
+    arguments = fit.arguments(
+        run.train, work, model.device, evaluated=bool(examples.holdout), accumulation=shared.accumulation
+    )
     trainer = SFT(
         model=model,
         args=SFTConfig(**arguments),
@@ -101,6 +118,7 @@ def build_trainer(
         peft_config=lora.lora_config(run.lora, model),
     )
     trainer.public_id = public_id
+    fit.prepare(trainer, run, examples, cluster, shared)
     head.install(fit.base_model(trainer))
     return trainer
 

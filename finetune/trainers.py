@@ -5,9 +5,10 @@ This module imports torch and TRL; import it inside functions.
 * Rows come in as token ids (`finetune.data`), and stay as they are.
 * The row order is a function of seed and epoch alone, so that a resumed run sees the same batches.
   (transformers' own length grouping draws from the global generator, and loses the length column with TRL.)
-* A checkpoint is the trained adapter, the optimiser and the random states, marked when it is whole.
+* A checkpoint is the trained adapter, the optimiser, the random states and the sums of the log line in the making,
+  marked when it is whole. It is the same under FSDP: every process gives its part, the first one writes.
 * Held-out numbers are weighted by what they count: tokens for SFT, pairs for DPO. The trainers average batch
-  means, which gives a short last batch the weight of a full one.
+  means, which gives a short last batch the weight of a full one. Each process measures all of them.
 """
 
 from __future__ import annotations
@@ -21,45 +22,53 @@ from typing import Any, cast
 
 import torch
 from peft import PeftModel
-from torch.utils.data import Sampler, SequentialSampler
+from torch.utils.data import DataLoader, Sampler, SequentialSampler
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_pt_utils import get_length_grouped_indices
 from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.sft_trainer import SFTTrainer
 
 from finetune import checkpoints, head, lora
+from finetune.cluster import Cluster, Rhythm
 from runs.atomic import write_text
 from runs.errors import UserError
+
+LINE = "log_line.json"
+"""The file of a checkpoint with the sums of the log line in the making."""
 
 TIMINGS = ("runtime", "per_second", "preparation_time", "total_flos", "eval_num_tokens")
 """Parts of metric names that change from run to run, or say nothing; they stay out of the log."""
 
 
 class EpochSampler(Sampler[int]):
-    """Row indices in an order that only ``seed`` and the epoch decide; rows of like length together if ``grouped``."""
+    """Row indices in an order that only ``seed`` and the epoch decide; rows of like length together if ``grouped``.
 
-    def __init__(self, lengths: list[int], *, batch_size: int, seed: int, grouped: bool) -> None:
+    With ``whole``, an epoch has only whole batches: a row that is left over waits for the next epoch's order.
+    """
+
+    def __init__(self, lengths: list[int], *, batch_size: int, seed: int, grouped: bool, whole: bool = False) -> None:
         self.lengths, self.batch_size, self.seed, self.grouped = lengths, batch_size, seed, grouped
         self.epoch = 0
+        self.count = len(lengths) // batch_size * batch_size if whole else len(lengths)
 
     def set_epoch(self, epoch: int) -> None:
         """Called by the training loop before each pass."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return len(self.lengths)
+        return self.count
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
         if not self.grouped:
-            return iter(torch.randperm(len(self.lengths), generator=generator).tolist())
+            return iter(torch.randperm(len(self.lengths), generator=generator).tolist()[: self.count])
         order: list[int] = get_length_grouped_indices(self.lengths, self.batch_size, generator=generator)
         # Grouping leaves batches sorted from long to short; in that order the loss would saw up and down.
         batches = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
         whole = [batch for batch in batches if len(batch) == self.batch_size]
         rest = [batch for batch in batches if len(batch) < self.batch_size]
         shuffled = [whole[index] for index in torch.randperm(len(whole), generator=generator).tolist()]
-        return iter([row for batch in shuffled + rest for row in batch])
+        return iter([row for batch in shuffled + rest for row in batch][: self.count])
 
 
 class _Hooks:
@@ -71,6 +80,9 @@ class _Hooks:
     """The base's public name."""
     save_total_limit: int
     keep_best: bool
+    cluster: Cluster
+    rhythm: Rhythm
+    sampler: EpochSampler | None = None
     _batches: tuple[tuple[int, float], ...] = ()
     """Weight and loss of each held-out batch of the latest evaluation."""
     wall_before: float = 0.0
@@ -83,12 +95,26 @@ class _Hooks:
 
     def _get_train_sampler(self, train_dataset: Sized | None = None) -> Sampler[int]:
         arguments: TrainingArguments = self.args  # type: ignore[attr-defined]
-        return EpochSampler(
+        self.sampler = EpochSampler(
             self.lengths,
-            batch_size=arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps,
+            batch_size=self.rhythm.rows,
             seed=arguments.seed,
             grouped=arguments.train_sampling_strategy == "group_by_length",
+            whole=self.rhythm.whole,
         )
+        return self.sampler
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
+        if not self.cluster.spread:
+            return super().get_eval_dataloader(eval_dataset)  # type: ignore[misc, no-any-return]
+        # accelerate would deal the batches out, and repeat rows so that all processes have as many: other numbers
+        # than one process measures. There are few held-out rows; each process takes them all.
+        rows = self._remove_unused_columns(  # type: ignore[attr-defined]
+            self.eval_dataset if eval_dataset is None else eval_dataset,  # type: ignore[attr-defined]
+            description="evaluation",
+        )
+        size: int = self.args.per_device_eval_batch_size  # type: ignore[attr-defined]
+        return DataLoader(rows, batch_size=size, collate_fn=self.data_collator)  # type: ignore[attr-defined]
 
     def _get_eval_sampler(self, eval_dataset: Sized) -> Sampler[int]:
         # transformers groups held-out rows too, and looks for a column that pairs do not have. Ours come sorted.
@@ -97,19 +123,89 @@ class _Hooks:
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """TRL writes a card into every checkpoint; ours is written once, for the artifact."""
 
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         assert output_dir is not None
         # Not super(): that one also stores the frozen reference, the tokenizer and a pickle of the arguments.
-        lora.save(cast(PeftModel, self.model), Path(output_dir), public_id=self.public_id)  # type: ignore[attr-defined]
+        model = cast(PeftModel, self.model)  # type: ignore[attr-defined]
+        lora.save(model, Path(output_dir), public_id=self.public_id, write=self.cluster.first)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        lora.load(cast(PeftModel, self.model), Path(resume_from_checkpoint))  # type: ignore[attr-defined]
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if not self.sharded:
+            return super()._save_optimizer_and_scheduler(output_dir)  # type: ignore[misc, no-any-return]
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict
+
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        state = get_optimizer_state_dict(*self._optimised, options=options)
+        if self.cluster.first:
+            torch.save(state, Path(output_dir) / "optimizer.pt")
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / "scheduler.pt")  # type: ignore[attr-defined]
+        return None
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if not self.sharded or checkpoint is None:
+            return super()._load_optimizer_and_scheduler(checkpoint)  # type: ignore[misc, no-any-return]
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, set_optimizer_state_dict
+
+        state = torch.load(Path(checkpoint) / "optimizer.pt", map_location="cpu", weights_only=True)
+        set_optimizer_state_dict(*self._optimised, state, options=StateDictOptions(full_state_dict=True))
+        scheduler = torch.load(Path(checkpoint) / "scheduler.pt", weights_only=True)
+        self.lr_scheduler.load_state_dict(scheduler)  # type: ignore[attr-defined]
+        return None
+
+    @property
+    def sharded(self) -> bool:
+        """Whether FSDP holds the weights in parts."""
+        return bool(self.is_fsdp_enabled)  # type: ignore[attr-defined]
+
+    @property
+    def _optimised(self) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+        """The model and the optimiser itself, without accelerate's wrapper."""
+        return self.model, self.optimizer.optimizer  # type: ignore[attr-defined]
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         super()._save_checkpoint(model, trial)  # type: ignore[misc]
         state: TrainerState = self.state  # type: ignore[attr-defined]
         work = Path(self.args.output_dir)  # type: ignore[attr-defined]
-        wall = self.wall_before + time.monotonic() - self.started
-        checkpoints.mark_complete(work / f"checkpoint-{state.global_step}", wall)
-        best = best_step(state.log_history) if self.keep_best else None
-        checkpoints.prune(work, newest=self.save_total_limit, also=() if best is None else (best,))
+        folder = work / f"checkpoint-{state.global_step}"
+        sums = self._line_in_the_making()
+        self.cluster.wait()  # every process has its random state on the disk
+        if self.cluster.first:
+            write_text(folder / LINE, json.dumps(sums) + "\n")
+            checkpoints.mark_complete(folder, self.wall_before + time.monotonic() - self.started)
+            best = best_step(state.log_history) if self.keep_best else None
+            checkpoints.prune(work, newest=self.save_total_limit, also=() if best is None else (best,))
+
+    def _line_in_the_making(self) -> dict[str, Any]:
+        """The sums since the last log line: a run that stops between two lines goes on to the same ones."""
+        here = self._tr_loss.item()  # type: ignore[attr-defined]
+        losses = [here]
+        if self.cluster.spread:
+            losses = [0.0] * self.cluster.size
+            torch.distributed.all_gather_object(losses, here)
+        return {
+            "loss": losses,
+            "since": self._globalstep_last_logged,
+            "tokens": self._total_train_tokens,
+            "metrics": dict(self._metrics["train"]),  # type: ignore[attr-defined]
+        }
+
+    def restore_line(self, checkpoint: Path) -> None:
+        """Take up the log line that ``checkpoint`` was made within."""
+        path = checkpoint / LINE
+        if not path.is_file():  # made before these were kept; it stands at the end of a line
+            return
+        sums = json.loads(path.read_text(encoding="utf-8"))
+        if len(sums["loss"]) == self.cluster.size:
+            mine = sums["loss"][self.cluster.rank]
+        else:  # another number of processes: their mean is what is logged
+            mine = sum(sums["loss"]) / len(sums["loss"])
+        self._tr_loss += mine  # type: ignore[attr-defined]
+        self._globalstep_last_logged = sums["since"]
+        self._total_train_tokens = sums["tokens"]
+        self._metrics["train"].update(sums["metrics"])  # type: ignore[attr-defined]
 
     def prediction_step(self, model: Any, inputs: dict[str, Any], *rest: Any, **named: Any) -> Any:
         outcome = super().prediction_step(model, inputs, *rest, **named)  # type: ignore[misc]
@@ -199,21 +295,62 @@ def log_lines(history: list[dict[str, Any]]) -> str:
 
 
 class Progress(TrainerCallback):
-    """Moves the bar, keeps train_log.jsonl, times the steps, and stops a run that diverged or no longer improves."""
+    """Moves the bar, keeps train_log.jsonl, times the steps, and stops a run that diverged or no longer improves.
 
-    def __init__(self, advance: Callable[..., None], log: Path, patience: int | None) -> None:
-        self.advance, self.log_path, self.patience = advance, log, patience
+    Args:
+        trainer: whose progress it is.
+        advance: moves the bar.
+        log: train_log.jsonl; only the first process writes.
+        patience: evaluations without improvement before the run stops.
+        stop: holds True once this process was asked to stop.
+        resumed: the checkpoint that the run goes on from.
+        meter: told of every step.
+    """
+
+    def __init__(
+        self,
+        trainer: SFT | DPO,
+        advance: Callable[..., None],
+        log: Path,
+        patience: int | None,
+        *,
+        stop: Sequence[bool] = (),
+        resumed: Path | None = None,
+        meter: Callable[[dict[str, float]], None] | None = None,
+    ) -> None:
+        self.trainer, self.advance, self.log_path, self.patience = trainer, advance, log, patience
+        self.stop, self.resumed, self.meter = stop, resumed, meter
         self.step_seconds: list[float] = []
+        self.stopped = False
         self._began, self._note = 0.0, ""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
+        """Take up the log line that the checkpoint was made within."""
+        if self.resumed is not None:
+            self.trainer.restore_line(self.resumed)
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
+        """Tell the row order which epoch it is; accelerate's wrappers lose the trainer's own call."""
+        if self.trainer.sampler is not None:
+            self.trainer.sampler.set_epoch(int((state.epoch or 0.0) + 1e-6))
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """Start the step's clock."""
         self._began = time.monotonic()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
-        """Stop the step's clock (before evaluation and saving) and move the bar."""
+        """Stop the step's clock (before evaluation and saving), move the bar, and leave when one was asked to."""
         self.step_seconds.append(time.monotonic() - self._began)
         self.advance(1, note=self._note)
+        if self.meter is not None:
+            self.meter({"step": state.global_step, "steps": state.max_steps, "seconds": self.step_seconds[-1]})
+        # Asked of all in every step: a process that left alone would leave the others waiting.
+        if self.trainer.cluster.any(bool(self.stop)) and state.global_step < state.max_steps:
+            self.stopped = control.should_save = control.should_training_stop = True
 
     def on_log(
         self,
@@ -232,7 +369,10 @@ class Progress(TrainerCallback):
             )
         if logs and "loss" in logs:
             self._note = f"loss {loss:.3f}"
-        write_text(self.log_path, log_lines(state.log_history))
+        if self.meter is not None and logs:
+            self.meter({name: value for name, value in logs.items() if isinstance(value, int | float)})
+        if self.trainer.cluster.first:
+            write_text(self.log_path, log_lines(state.log_history))
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """Stop, with a checkpoint, when patience has run out."""

@@ -15,6 +15,10 @@ class ExitCode(IntEnum):
     USAGE = 2
     GATE_FAILED = 3
     GATE_UNDECIDED = 4
+    DATA = 64
+    """Input that no second attempt will mend. Kubernetes fails a Job on this and on `USAGE`."""
+    PREEMPTED = 75
+    """Asked to stop, and everything is saved: the same command goes on. Kubernetes does not count it as a failure."""
     INTERRUPTED = 130
 
 
@@ -40,8 +44,20 @@ class UsageError(UserError):
     exit_code = ExitCode.USAGE
 
 
-class IntegrityError(UserError):
+class DataError(UserError):
+    """Input that is there and cannot be used; trying again will not mend it."""
+
+    exit_code = ExitCode.DATA
+
+
+class IntegrityError(DataError):
     """Stored bytes do not match what their manifest promises."""
+
+
+class Preempted(UserError):
+    """The process was asked to stop, and its work is saved."""
+
+    exit_code = ExitCode.PREEMPTED
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import jax
@@ -72,29 +68,20 @@ class Checkpoints:
         )
         return list(restored["weights"]), restored["progress"]
 
-    def preempted(self, step: int) -> bool:
-        """Whether the cluster asked every process to save and go (needs ``jax.distributed``)."""
-        return jax.process_count() > 1 and bool(self._latest.reached_preemption(step))
+    def leaving(self, step: int, stopped: bool) -> bool:
+        """Whether to save and go after ``step``: this process alone, or all of them at the same step.
+
+        With several processes a SIGTERM to any of them reaches jax.distributed's preemption service, which names the
+        step at which all stop; a process that left by itself would leave the others waiting.
+        """
+        if jax.process_count() > 1:
+            return bool(self._latest.reached_preemption(step))
+        return stopped
 
     def close(self) -> None:
         """Wait for the disk."""
         self._latest.close()
         self._best.close()
-
-
-@contextmanager
-def stop_signal() -> Iterator[list[bool]]:
-    """Turn SIGTERM into a flag, so that the loop can save before it leaves; the list holds True once it came."""
-    stopped: list[bool] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        stopped.append(True)
-
-    before = signal.signal(signal.SIGTERM, note)
-    try:
-        yield stopped
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _tree(state: State) -> list[Any]:

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import os
 
+from runs.errors import UsageError
+from runs.job import INDEX
+
+SHUTDOWN_S = 7200
+"""How long a process that is done waits for the first one, which calibrates and writes the artifact."""
 MARKS = ("JAX_COORDINATOR_ADDRESS", "TPU_WORKER_HOSTNAMES", "SLURM_JOB_NUM_NODES", "OMPI_COMM_WORLD_SIZE")
 """Environment variables by which a launcher announces several processes."""
 
@@ -14,6 +19,9 @@ def join_cluster() -> None:
     ``JAX_COORDINATOR_ADDRESS`` goes with ``JAX_NUM_PROCESSES`` and ``JAX_PROCESS_ID`` (an Indexed Job's completion
     index serves as the latter); under TPU, Slurm and MPI JAX reads the cluster's own variables. On CPU the
     collectives are gloo's.
+
+    Raises:
+        UsageError: the numbers of processes do not fit together.
     """
     import jax
 
@@ -21,10 +29,23 @@ def join_cluster() -> None:
     if address:
         if os.environ.get("JAX_PLATFORMS", "") == "cpu":
             jax.config.update("jax_cpu_collectives_implementation", "gloo")
-        index = os.environ.get("JAX_PROCESS_ID", os.environ.get("JOB_COMPLETION_INDEX", "0"))
-        jax.distributed.initialize(address, int(os.environ.get("JAX_NUM_PROCESSES", "1")), int(index))
+        count = _number("JAX_NUM_PROCESSES", "1")
+        index = _number("JAX_PROCESS_ID", os.environ.get(INDEX, "0"))
+        if index >= count:
+            raise UsageError(
+                f"Process {index} is not one of {count}: they are numbered from 0.",
+                mend=f"JAX_NUM_PROCESSES must be the Job's completions; JAX_PROCESS_ID (or {INDEX}) is below it.",
+            )
+        jax.distributed.initialize(address, count, index, shutdown_timeout_seconds=SHUTDOWN_S)
     elif _several():
-        jax.distributed.initialize()
+        jax.distributed.initialize(shutdown_timeout_seconds=SHUTDOWN_S)
+
+
+def _number(name: str, default: str) -> int:
+    value = os.environ.get(name, default)
+    if not value.isdigit():
+        raise UsageError(f"{name} is {value!r}, not a number.")
+    return int(value)
 
 
 def _several() -> bool:

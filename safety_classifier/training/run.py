@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,13 +14,14 @@ import jax.numpy as jnp
 
 from runs.config import save as save_config
 from runs.console import Reporter, plain
-from runs.errors import ExitCode, UserError
+from runs.errors import Preempted, UserError
 from runs.folder import claim
+from runs.job import stop_flag
 from runs.lock import run_lock
 from runs.paths import cache_dir, shown
 from safety_classifier.config import ClassifierRun
 from safety_classifier.training import scoring
-from safety_classifier.training.checkpoints import Checkpoints, stop_signal
+from safety_classifier.training.checkpoints import Checkpoints
 from safety_classifier.training.distributed import join_cluster
 from safety_classifier.training.setup import Session, open_session
 from safety_classifier.training.trackers import Trackers, profiled
@@ -30,12 +31,6 @@ if TYPE_CHECKING:
 
 LOG_EVERY = 10
 """Steps between lines of the log."""
-
-
-class Preempted(UserError):
-    """The process was asked to stop, and its state is saved."""
-
-    exit_code = ExitCode.INTERRUPTED
 
 
 @dataclass
@@ -118,9 +113,11 @@ def _loop(session: Session, checkpoints: Checkpoints, reporter: Reporter) -> Pro
     validation = scoring.validation_rows(
         session.frame, "validation", session.run.checkpoints.validation_rows, session.run.train.seed
     )
+    # jax.distributed has a handler of its own, which Python's would push aside.
+    watched: AbstractContextManager[list[bool]] = stop_flag() if jax.process_count() == 1 else nullcontext([])
     with (
-        Trackers(session.run, progress.step) as trackers,
-        stop_signal() as stopped,
+        Trackers(session.run, progress.step, session.steps) as trackers,
+        watched as stopped,
         reporter.progress("training", session.steps, progress.step) as advance,
     ):
         clock = time.monotonic()
@@ -137,7 +134,7 @@ def _loop(session: Session, checkpoints: Checkpoints, reporter: Reporter) -> Pro
                 advance(0, f"loss {values['loss']:.4f}")
             advance()
             due = progress.step % session.run.checkpoints.every == 0 or progress.step == session.steps
-            leaving = bool(stopped) or checkpoints.preempted(progress.step)
+            leaving = checkpoints.leaving(progress.step, bool(stopped))
             if due:
                 _validate(session, checkpoints, progress, validation, trackers, reporter)
             if due or leaving:

@@ -1,8 +1,9 @@
-"""Where a run's curves go: always ``log.jsonl``, and TensorBoard or Weights & Biases when asked."""
+"""Where a run's curves go: ``log.jsonl``, Prometheus, and TensorBoard or Weights & Biases when asked."""
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, Self
 import jax
 
 from runs.errors import UserError
+from runs.metrics import Meter
 from safety_classifier.config import ClassifierRun
 
 
@@ -21,10 +23,13 @@ class Trackers:
     Args:
         run: the config.
         step: where the run goes on; later lines of an earlier process are dropped from ``log.jsonl``.
+        steps: of the whole run.
     """
 
-    def __init__(self, run: ClassifierRun, step: int) -> None:
+    def __init__(self, run: ClassifierRun, step: int, steps: int) -> None:
         self._silent = jax.process_index() != 0
+        self._meter = Meter("classifier", jax.process_index())
+        self._steps, self._last = steps, (time.monotonic(), step)
         self._path = run.output_dir / "log.jsonl"
         self._board: Any = None
         self._wandb: Any = None
@@ -40,6 +45,7 @@ class Trackers:
 
     def log(self, step: int, values: dict[str, float]) -> None:
         """Record scalars at a step."""
+        self._measure(step, values)
         if self._silent:
             return
         with self._path.open("a", encoding="utf-8") as lines:
@@ -49,6 +55,15 @@ class Trackers:
                 self._board.add_scalar(name, value, step)
         if self._wandb is not None:
             self._wandb.log(values, step=step)
+
+    def _measure(self, step: int, values: dict[str, float]) -> None:
+        """For Prometheus: every process's own, with the seconds that a step takes."""
+        gauges = {name.removeprefix("train/"): value for name, value in values.items()}
+        now, (then, before) = time.monotonic(), self._last
+        if "loss" in gauges and step > before:
+            gauges["seconds"] = (now - then) / (step - before)
+            self._last = (now, step)
+        self._meter.set({"step": step, "steps": self._steps, **gauges})
 
     def __enter__(self) -> Self:
         return self

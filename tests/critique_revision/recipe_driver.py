@@ -14,6 +14,7 @@ from inference.records import Request
 from runs import config
 from runs.console import Reporter
 from runs.identity import text_digest
+from runs.job import Shard
 from runs.lock import run_lock
 from runs.manifest import Manifest
 
@@ -43,7 +44,13 @@ def engines(kill_after: int | None = None) -> dict[str, ScriptedEngine]:
     return {"base": ScriptedEngine(answer)}
 
 
-def run(path: Path, folder: Path, overrides: tuple[str, ...] = (), kill_after: int | None = None) -> Manifest:
+def run(
+    path: Path,
+    folder: Path,
+    overrides: tuple[str, ...] = (),
+    kill_after: int | None = None,
+    shard: Shard | None = None,
+) -> Manifest:
     setup, selection = read_setup(config.load(RecipeConfig, path, overrides))
     with run_lock(folder):
         return run_recipe(
@@ -54,6 +61,7 @@ def run(path: Path, folder: Path, overrides: tuple[str, ...] = (), kill_after: i
             sources={},
             reporter=Reporter(quiet=True),
             command="test",
+            shard=shard,
         )
 
 

@@ -245,9 +245,23 @@ def test_other_evaluator_versions_are_refused(tmp_path, monkeypatch):
         join(first, second, ("base", "stage2"), allow_different_settings=False)
 
 
-def test_a_shard_is_a_block_of_the_prompts_and_all_blocks_are_the_whole():
-    whole = evaluation_run.choose_prompts(EvaluationRun())
-    parts = [evaluation_run.choose_prompts(EvaluationRun(shard=f"{index}/7")) for index in range(7)]
-    assert [prompt.id for part in parts for prompt in part] == [prompt.id for prompt in whole]
+def test_a_shard_is_whole_batches_of_the_prompts_and_all_shards_are_the_whole():
+    class InThrees:
+        def batches(self, requests):
+            keys = sorted(request.key for request in requests)
+            return [keys[start : start + 3] for start in range(0, len(keys), 3)]
+
+    whole = evaluation_run.choose_prompts(EvaluationRun(models=("base",)))
+    place = {prompt.id: index for index, prompt in enumerate(whole)}
+    found = []
+    for index in range(7):
+        run = EvaluationRun(models=("base",), shard=f"{index}/7")
+        part = evaluation_run.own_prompts(run, whole, InThrees())
+        assert [place[prompt.id] for prompt in part] == sorted(place[prompt.id] for prompt in part)
+        found += part
+    assert len(found) == len(whole)
+    assert {prompt.id for prompt in found} == {prompt.id for prompt in whole}
+    with pytest.raises(UsageError, match="smaller batch size"):
+        evaluation_run.own_prompts(EvaluationRun(models=("base",), shard="0/99"), whole[:30], InThrees())
     with pytest.raises(ValueError, match="starts at 0"):
         EvaluationRun(shard="7/7")

@@ -101,6 +101,30 @@ def test_kill_9_then_the_same_command_gives_the_same_bytes(finished, family, pro
 
 
 @pytest.mark.slow
+def test_shards_merge_into_the_bytes_of_one_machine(finished, family, prompts, tmp_path):
+    job = {**os.environ, "JOB_COMPLETIONS": "4"}
+    for index in range(4):
+        arguments = options(family, prompts, tmp_path / "shards" / str(index))
+        done = evaluate(*arguments, "--shard", "auto", "--no-report", env={**job, "JOB_COMPLETION_INDEX": str(index)})
+        assert done.returncode == 0, done.stderr
+    merged = tmp_path / "merged"
+    done = evaluate("score", tmp_path / "shards", "--output-dir", merged)
+    assert done.returncode == 0, done.stderr
+    for name in OUTPUTS:
+        assert (merged / name).read_bytes() == (finished / name).read_bytes(), name
+    assert not (merged / "shard.json").exists()
+
+
+@pytest.mark.slow
+def test_sigterm_exits_75_and_the_same_command_goes_on_to_the_same_bytes(finished, family, prompts, tmp_path):
+    folder = tmp_path / "run"
+    arguments = options(family, prompts, folder)
+    assert kill_after(4, arguments, folder / ".work" / "answers.jsonl", signal.SIGTERM) == 75
+    assert evaluate(*arguments).returncode == 0
+    assert (folder / "samples.jsonl").read_bytes() == (finished / "samples.jsonl").read_bytes()
+
+
+@pytest.mark.slow
 def test_ctrl_c_exits_130_and_keeps_what_was_done(family, prompts, tmp_path):
     folder = tmp_path / "run"
     log = folder / ".work" / "answers.jsonl"

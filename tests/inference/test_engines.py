@@ -104,6 +104,27 @@ def test_a_resumed_job_gives_the_bytes_of_an_uninterrupted_one(tiny_llama_family
     assert all(whole[key] == completion for key, completion in rest.items())
 
 
+@pytest.mark.parametrize("count", [2, 3])
+def test_a_job_cut_between_batches_gives_the_answers_of_one_machine(tiny_llama_family, count):
+    from runs.job import Shard
+
+    sampling = Sampling(max_new_tokens=12, temperature=0.9)
+    engine = open_engines(tiny_llama_family, ["base"], batch_size=2)["base"]
+    requests = [ask(question) for question in QUESTIONS]
+    batches = engine.batches(requests)
+    assert sorted(key for batch in batches for key in batch) == sorted(request.key for request in requests)
+    assert [len(batch) for batch in batches] == [2, 2, 2, 1]
+    whole, shards = answers(engine, requests, sampling), {}
+    for index in range(count):
+        mine = {key for batch in Shard(index=index, count=count).of(batches) for key in batch}
+        part = answers(engine, requests, sampling, skip=frozenset(request.key for request in requests) - mine)
+        assert part.keys() == mine
+        shards |= part
+    assert shards == whole
+    alone = [[r for r in requests if r.key in batch] for batch in batches]
+    assert whole == {key: value for batch in alone for key, value in answers(engine, batch, sampling).items()}
+
+
 def test_sampling_frequencies_follow_the_models_probabilities(tiny_llama_family):
     """Chi-square of 600 first tokens against the softmax of one forward pass."""
     from scipy import stats

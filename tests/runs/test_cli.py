@@ -4,7 +4,7 @@ import pytest
 
 from runs.cli import normalise_arguments
 from runs.console import guard
-from runs.errors import IntegrityError, UsageError, unknown_name
+from runs.errors import IntegrityError, Preempted, UsageError, UserError, unknown_name
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,14 @@ def test_unknown_names_come_with_the_nearest_known_one():
 
 
 @pytest.mark.parametrize(
-    ("error", "code"), [(UsageError("x"), 2), (IntegrityError("x"), 1), (KeyboardInterrupt(), 130)]
+    ("error", "code"),
+    [
+        (UsageError("x"), 2),
+        (UserError("x"), 1),
+        (IntegrityError("x"), 64),
+        (Preempted("x"), 75),
+        (KeyboardInterrupt(), 130),
+    ],
 )
 def test_errors_become_exit_codes(error, code, capsys):
     def action():

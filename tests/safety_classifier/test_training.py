@@ -78,7 +78,7 @@ def test_sigterm_saves_and_the_same_command_goes_on(reference, tmp_path):
     wait_for_checkpoint(folder, process)
     process.send_signal(signal.SIGTERM)
     out, _ = process.communicate(timeout=120)
-    assert process.returncode == 130
+    assert process.returncode == 75
     assert "the state is saved" in out
     assert finished(start(folder)) == reference[1]
 
@@ -111,3 +111,63 @@ def test_another_config_in_the_folder_is_refused(reference):
     _, errors = process.communicate(timeout=120)
     assert process.returncode != 0
     assert "train.learning_rate" in errors
+
+
+@pytest.mark.slow
+def test_sigterm_to_one_of_two_processes_stops_both_at_one_step(tmp_path):
+    """The same result as an undisturbed run of two; no process is left waiting for the other."""
+
+    def cluster():
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            return {
+                "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{listener.getsockname()[1]}",
+                "JAX_NUM_PROCESSES": "2",
+            }
+
+    def both(folder, **environment):
+        found = cluster()
+        return [start(folder, JOB_COMPLETION_INDEX=str(index), **found, **environment) for index in range(2)]
+
+    (whole,) = {finished(process) for process in both(tmp_path / "whole")}
+    folder = tmp_path / "stopped"
+    stopped = both(folder, STEP_DELAY="1")
+    wait_for_checkpoint(folder, stopped[0])
+    stopped[1].send_signal(signal.SIGTERM)
+    said = [process.communicate(timeout=240)[0] for process in stopped]
+    assert [process.returncode for process in stopped] == [75, 75]
+    assert len({line for out in said for line in out.splitlines() if "the state is saved" in line}) == 1
+    assert {finished(process) for process in both(folder)} == {whole}
+
+
+@pytest.mark.slow
+def test_killing_one_of_two_processes_ends_both_and_the_restart_gives_the_same_bytes(tmp_path):
+    def both(folder, **environment):
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{listener.getsockname()[1]}"
+        cluster = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
+        return [start(folder, JAX_PROCESS_ID=str(index), **cluster, **environment) for index in range(2)]
+
+    (whole,) = {finished(process) for process in both(tmp_path / "whole")}
+    folder = tmp_path / "killed"
+    killed = both(folder, STEP_DELAY="0.5")
+    wait_for_checkpoint(folder, killed[0])
+    killed[1].send_signal(signal.SIGKILL)
+    for process in killed:
+        process.communicate(timeout=240)
+    assert all(process.returncode not in (0, 2, 64, 75) for process in killed)
+    assert {finished(process) for process in both(folder)} == {whole}
+
+
+@pytest.mark.parametrize(
+    "environment", [{"JAX_NUM_PROCESSES": "two"}, {"JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "2"}]
+)
+def test_a_cluster_that_cannot_be_is_refused(environment, monkeypatch):
+    from runs.errors import UsageError
+    from safety_classifier.training.distributed import join_cluster
+
+    for name, value in {"JAX_COORDINATOR_ADDRESS": "127.0.0.1:1", **environment}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError):
+        join_cluster()
