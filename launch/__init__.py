@@ -1,0 +1,1 @@
+"""Kubernetes: render the kustomize tree, check it, submit it, and follow what runs. Imports only runs/."""

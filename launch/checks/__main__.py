@@ -1,0 +1,46 @@
+"""``python -m launch.checks``: overlays × checks, without a cluster."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from runs.cli import make_app, run_app
+from runs.console import Reporter
+from runs.errors import ExitCode
+
+app = make_app("Check overlays without a cluster: rendering, strict schemas, the client's models, Go types, rules.")
+
+
+@app.command()
+def check(
+    overlays: Annotated[list[str] | None, typer.Argument(help="Names or folders; default: all that ship.")] = None,
+    json_output: Annotated[bool, typer.Option("--json", help="The findings as one JSON object on stdout.")] = False,
+) -> int:
+    """Print a table of findings; exit with 1 when there is one."""
+    from launch.checks.render import check_render
+    from launch.checks.rules import apply
+    from launch.checks.schemas import check_all
+    from launch.checks.tree import Tree
+    from launch.render import overlay_names, render
+
+    reporter = Reporter(json_output=json_output)
+    rows, findings, columns = [], [], []
+    for overlay in overlays or overlay_names():
+        begun = time.monotonic()
+        tree = Tree(render(overlay))
+        found = {"render": check_render(overlay), **check_all(tree), "rules": apply(tree)}
+        columns = ["overlay", "objects", *found, "s"]
+        seconds = f"{time.monotonic() - begun:.1f}"
+        rows.append([overlay, str(len(tree.documents)), *(str(len(faults)) for faults in found.values()), seconds])
+        findings += [(overlay, finding) for faults in found.values() for finding in faults]
+    reporter.table("Findings", columns, rows)
+    value = [{"overlay": o, "rule": f.rule, "where": f.where, "what": f.what} for o, f in findings]
+    reporter.result({"findings": value}, [f"{overlay}: {finding}" for overlay, finding in findings])
+    return int(ExitCode.ERROR if findings else ExitCode.DONE)
+
+
+if __name__ == "__main__":
+    run_app(app, bare=())
