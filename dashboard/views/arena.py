@@ -136,7 +136,8 @@ class _Arena:
             return [notice, gr.update(visible=False), gr.skip(), "", *[gr.skip()] * 6]
         voter = f"session-{secrets.token_hex(6)}"
         opened = self.next(names[0], "helpful", "", voter)
-        return ["", gr.update(visible=True), gr.update(choices=names, value=names[0]), voter, *opened]
+        runs = gr.update(choices=names, value=names[0], visible=len(names) > 1)
+        return ["", gr.update(visible=True), runs, voter, *opened]
 
     def next(self, run: str, axis: str, name: str, voter: str) -> list[Any]:
         """Another run, question or name: its next ballot."""

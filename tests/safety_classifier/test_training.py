@@ -26,7 +26,7 @@ def start(folder, *overrides, **environment):
 
 
 def finished(process):
-    out, errors = process.communicate(timeout=300)
+    out, errors = process.communicate(timeout=900)
     assert process.returncode == 0, errors[-2000:]
     return out.strip().splitlines()[-1]
 
@@ -36,7 +36,7 @@ def losses(folder):
     return {line["step"]: line["train/loss"] for line in lines if "train/loss" in line}
 
 
-def wait_for_checkpoint(folder, process, seconds=240):
+def wait_for_checkpoint(folder, process, seconds=900):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if process.poll() is not None:
@@ -77,7 +77,7 @@ def test_sigterm_saves_and_the_same_command_goes_on(reference, tmp_path):
     process = start(folder, STEP_DELAY="0.3")
     wait_for_checkpoint(folder, process)
     process.send_signal(signal.SIGTERM)
-    out, _ = process.communicate(timeout=120)
+    out, _ = process.communicate(timeout=600)
     assert process.returncode == 75
     assert "the state is saved" in out
     assert finished(start(folder)) == reference[1]
@@ -108,7 +108,7 @@ def test_two_processes_train_together(tmp_path):
 @pytest.mark.slow
 def test_another_config_in_the_folder_is_refused(reference):
     process = start(reference[0], "train.learning_rate=0.5")
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=600)
     assert process.returncode != 0
     assert "train.learning_rate" in errors
 
@@ -134,7 +134,7 @@ def test_sigterm_to_one_of_two_processes_stops_both_at_one_step(tmp_path):
     stopped = both(folder, STEP_DELAY="1")
     wait_for_checkpoint(folder, stopped[0])
     stopped[1].send_signal(signal.SIGTERM)
-    said = [process.communicate(timeout=240)[0] for process in stopped]
+    said = [process.communicate(timeout=900)[0] for process in stopped]
     assert [process.returncode for process in stopped] == [75, 75]
     assert len({line for out in said for line in out.splitlines() if "the state is saved" in line}) == 1
     assert {finished(process) for process in both(folder)} == {whole}
@@ -155,7 +155,7 @@ def test_killing_one_of_two_processes_ends_both_and_the_restart_gives_the_same_b
     wait_for_checkpoint(folder, killed[0])
     killed[1].send_signal(signal.SIGKILL)
     for process in killed:
-        process.communicate(timeout=240)
+        process.communicate(timeout=900)
     assert all(process.returncode not in (0, 2, 64, 75) for process in killed)
     assert {finished(process) for process in both(folder)} == {whole}
 
