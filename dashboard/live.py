@@ -103,7 +103,7 @@ class LiveText:
     text: str = ""
     tokens: int = 0
     seconds: float = 0.0
-    """Since the first token was asked for."""
+    """Of its own writing; the others' turns are not in it."""
     finish_reason: str = ""
     scores: tuple[LiveScore, ...] = ()
     problem: str = ""
@@ -325,16 +325,17 @@ def write(
     engine: StreamingEngine, name: str, messages: Messages, sampling: Sampling, stopped: Callable[[], bool]
 ) -> Writer:
     """One text, token by token; the last is ended, and has the completion unless it was stopped or failed."""
-    began, state = time.monotonic(), LiveText(name, "writing")
+    state, resumed = LiveText(name, "writing"), time.monotonic()
     try:
         for part in engine.stream(Request(key=name, messages=messages), sampling, stopped=stopped):
-            seconds = time.monotonic() - began
+            seconds = state.seconds + time.monotonic() - resumed
             state = replace(state, text=part.text, tokens=part.tokens, seconds=seconds)
             if part.completion is not None:
                 finish = part.completion.finish_reason
                 yield replace(state, status="done", finish_reason=finish), part.completion
                 return
             yield state, None
+            resumed = time.monotonic()
     except UserError as error:  # a prompt beyond the context, say: the other checkpoints' answers stand
         yield replace(state, status="failed", problem=str(error)), None
         return

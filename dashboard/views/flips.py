@@ -181,8 +181,10 @@ class _Tab:
         everything = [self.notice, self.body, *filters, self.cell, *results]
         page.app.load(self.arrive, None, everything, **_QUIET)
         self.run.input(self.reopen, self.run, everything, **_QUIET)
-        changed = [component.input for component in (*filters, *toggles)]
+        changed = [component.input for component in (*filters, *toggles) if component is not self.text]
         gr.on(changed, self.show, inputs, results, trigger_mode="always_last", **_QUIET)
+        # Gradio's input event misses what is pasted into a field that the page filled.
+        self.text.change(self.search, inputs, results, trigger_mode="always_last", **_QUIET)
         self.matrix.pick(self.pick_cell, inputs, [self.cell, *results], **_QUIET)
         self.list.pick(self.pick_row, inputs, results, **_QUIET)
         self.previous.click(self.back, inputs, results, **_QUIET)
@@ -221,6 +223,10 @@ class _Tab:
     def show(self, values: Values) -> list[Any]:
         """After a change of the filters: the same row where it still fits, else the first."""
         return self.render(values, self.look(values))
+
+    def search(self, values: Values) -> list[Any]:
+        """The words to search for changed; also when the page is built, before there is anything to search."""
+        return self.show(values) if values[self.contrast] else [gr.skip()] * 5
 
     def pick_cell(self, values: Values, event: gr.EventData) -> list[Any]:
         """A cell of the 2 x 2 was chosen."""

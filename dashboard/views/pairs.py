@@ -107,7 +107,8 @@ class _Browser:
         assert root is not None  # inside of a page
         root.load(self.arrive, None, [self.notice, self.body, self.source, *filters, *results], **_QUIET)
         self.source.input(self.open, self.source, [*filters, *results], **_QUIET)
-        changed = [component.input for component in filters]
+        # Not the search's input event: it misses what is pasted into a field that the page filled.
+        changed = [self.reason.input, self.principle.input, self.text.change]
         gr.on(changed, self.first, inputs, results, trigger_mode="always_last", **_QUIET)
         previous.click(self.back, inputs, results, **_QUIET)
         following.click(self.on, inputs, results, **_QUIET)
@@ -153,8 +154,8 @@ class _Browser:
         return [browser_html(found, position), position]
 
     def first(self, values: Values) -> list[Any]:
-        """After a change of the filters."""
-        return self.show(values, lambda _: 0)
+        """After a change of the filters; the search changes when the page is built as well, before a source is read."""
+        return self.show(values, lambda _: 0) if values[self.source] else [gr.skip(), gr.skip()]
 
     def back(self, values: Values) -> list[Any]:
         """To the pair before."""

@@ -15,6 +15,7 @@ from pydantic import Field
 
 from runs.config import StrictModel
 from runs.identity import row_seed
+from safety_classifier.data.groups import another_group
 
 NEIGHBOURS = {
     key: "".join(row[max(0, i - 1) : i] + row[i + 1 : i + 2])
@@ -45,6 +46,8 @@ class AugmentConfig(StrictModel):
     """Share of the rows of an epoch that are perturbed; preference pairs never are."""
     strength: float = Field(default=0.15, gt=0.0, le=1.0)
     """Share of a text's words that a word-level perturbation touches."""
+    other_groups: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Share of the perturbed rows that name another group of people than the text did, where it names one."""
 
 
 def perturbed_rows(config: AugmentConfig, seed: int, epoch: int, count: int) -> NDArray[np.bool_]:
@@ -55,6 +58,8 @@ def perturbed_rows(config: AugmentConfig, seed: int, epoch: int, count: int) -> 
 def perturb(text: str, config: AugmentConfig, seed: int, epoch: int, row: int) -> str:
     """One perturbation of ``text``, drawn by (seed, epoch, row); a text without words comes back unchanged."""
     rng = random.Random(row_seed(seed, "augment", epoch, row))  # noqa: S311
+    if rng.random() < config.other_groups and (swapped := another_group(text, rng)) != text:
+        return swapped
     changed = rng.choice(PERTURBATIONS)(text, rng, config.strength)
     return changed if changed.strip() else text
 

@@ -112,9 +112,9 @@ def address(store: Store) -> Iterator[str]:
         yield found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
-    """Debian's Chromium through Playwright."""
+    """Debian's Chromium through Playwright, which holds the thread's event loop: it ends with this package's tests."""
     if CHROMIUM is None:
         pytest.skip("no Chromium on this machine: apt-get install -y chromium")
     from playwright.sync_api import sync_playwright

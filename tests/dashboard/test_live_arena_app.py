@@ -260,6 +260,33 @@ def test_in_the_browser_a_vote_is_cast_counted_and_then_named(page, served):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("tab", ["live", "arena"])
+def test_axe_finds_nothing_serious(browser, address, tab, dark):
+    from axe_playwright_python.sync_playwright import Axe
+
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme="dark" if dark else "light")
+    page = context.new_page()
+    page.set_default_timeout(WAIT)
+    page.goto(f"{address}?tab={tab}")
+    if tab == "live":
+        page.locator("#live-prompt textarea").fill("hello")
+        page.locator("#live-revise").click()
+        page.wait_for_selector("#live-chain [data-kept]", state="attached")
+        page.locator("#live-ask").click()
+        page.wait_for_selector("#live-board article[data-name=base] .scores")
+    else:
+        page.wait_for_selector("#arena-ballot .answers")
+        page.locator("#arena-show").click()
+        page.wait_for_selector("#arena-standings table")
+    page.wait_for_timeout(2500)
+    found = Axe().run(page).response["violations"]
+    serious = [one for one in found if one["impact"] in {"serious", "critical"}]
+    assert [(one["id"], one["nodes"][0]["html"][:160], len(one["nodes"])) for one in serious] == []
+    context.close()
+
+
+@pytest.mark.slow
 def test_a_phone_shows_both_tabs_without_scrolling_sideways(browser, address):
     context = browser.new_context(viewport={"width": 390, "height": 844})
     page = context.new_page()

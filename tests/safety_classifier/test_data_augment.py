@@ -7,6 +7,7 @@ import random
 import pytest
 
 from safety_classifier.data.augment import PERTURBATIONS, AugmentConfig, perturb, perturbed_rows
+from safety_classifier.data.groups import ROWS, another_group
 from tests.safety_classifier.data_support import sentence
 
 CONFIG = AugmentConfig()
@@ -42,4 +43,21 @@ def test_the_amount_is_limited():
     text = sentence(5)
     for row in range(100):
         changed = perturb(text, CONFIG, 0, 0, row)
-        assert len(changed) < 1.5 * len(text) + 10
+        assert len(changed) < 2 * len(text) + 10  # a separator between all letters is the longest
+
+
+def test_another_group_takes_the_place_of_the_one_named():
+    text = "Muslims and my gay friend: MUSLIMS deserve respect, muslims do."
+    seen = {another_group(text, random.Random(seed)) for seed in range(60)}
+    swapped = {one for one in seen if "muslims" not in one.lower()}
+    assert swapped and all("gay" in one for one in swapped)
+    assert "Jews and my gay friend: JEWS deserve respect, jews do." in swapped
+    assert any("Muslims" in one and "gay" not in one for one in seen)
+    assert another_group("Nobody is named here, by a wombat.", random.Random(0)) == "Nobody is named here, by a wombat."
+    assert all(len(set(row)) == len(row) > 1 for row in ROWS)
+
+
+def test_groups_are_exchanged_in_the_declared_share():
+    config = AugmentConfig(other_groups=0.5)
+    texts = [perturb("the women of this town", config, 0, 0, row) for row in range(1000)]
+    assert 400 < texts.count("the men of this town") < 600
