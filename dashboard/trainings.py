@@ -16,6 +16,8 @@ from runs.paths import shown
 
 LOGS = ("train_log.jsonl", "log.jsonl")
 """What `finetune` and `safety-classifier train` write; the first while it works in the hidden folder below."""
+SPEED = "train_speed.jsonl"
+"""Beside `finetune`'s log: tokens a second, which differ from run to run and so are no part of the log."""
 WORK = ".work"
 DEPTH = 4
 LARGEST_LOG = 64 << 20
@@ -139,13 +141,20 @@ def read_log(path: Path) -> list[dict[str, float]]:
 
 def panels(trainings: Sequence[Training]) -> list[Panel]:
     """The panels that at least one of ``trainings`` has numbers for. Raises `IntegrityError` as `read_log`."""
-    logs = {training.name: read_log(training.log) for training in trainings}
+    logs = {training.name: _rows(training) for training in trainings}
     made = []
     for name, title, belongs in PANELS:
         curves = [curve for training, rows in logs.items() for curve in _curves(training, rows, belongs)]
         if curves:
             made.append(Panel(name, title, tuple(curves)))
     return made
+
+
+def _rows(training: Training) -> list[dict[str, float]]:
+    """The log's numbers, and those of the speed file beside it."""
+    beside = training.log.with_name(SPEED)
+    inside = beside.is_file() and not beside.is_symlink()
+    return read_log(training.log) + (read_log(beside) if inside else [])
 
 
 def _curves(training: str, rows: Sequence[dict[str, float]], belongs: Callable[[str], bool]) -> list[Curve]:

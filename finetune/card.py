@@ -100,7 +100,7 @@ with the stored bfloat16 weights.
 - English only. The base is small; it states falsehoods fluently.
 
 `manifest.json` lists every file's sha256, the package versions, the machine and the times. `train_log.jsonl` is the
-training log. `config.yaml` is the full config.
+training log, `train_speed.jsonl` the tokens a second beside it. `config.yaml` is the full config.
 """
 
 

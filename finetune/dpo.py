@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
     from finetune.trainers import DPO
 
+KL_ROWS = 64
+"""Held-out pairs on which the distance from the reference is measured; they are the first by hash, so a random draw."""
+
 TOLERANCE = 1e-3
 """How far the loss may be from ln 2, and a reward from 0, before the first step."""
 
@@ -159,6 +162,7 @@ def build_trainer(
         processing_class=tokenizer,
     )
     trainer.public_id = public_id
+    trainer.kl_rows = [example.columns for example in examples.holdout[:KL_ROWS]]
     fit.prepare(trainer, run, examples, cluster, shared)
     head.install(fit.base_model(trainer))
     return trainer

@@ -23,6 +23,7 @@ from finetune import card, checkpoints, lora
 from finetune.cluster import Cluster, Rhythm, rhythm
 from finetune.config import DPORun, SFTRun, TrainSection
 from finetune.data import Examples
+from finetune.speed import SPEED_LOG, Clock, rows_until, write_rows
 from inference.families import Family
 from runs import config as configs
 from runs.atomic import write_text
@@ -256,6 +257,7 @@ def prepare(trainer: SFT | DPO, run: SFTRun | DPORun, examples: Examples, cluste
     trainer.lengths = [example.tokens for example in examples.train]
     trainer.save_total_limit = run.train.save_total_limit
     trainer.keep_best = run.train.load_best_model_at_end
+    trainer.clock = Clock()
     trainer.remove_callback(PrinterCallback)
     if cluster.spread:
         # Nothing is dealt out with repeated rows here, so there is nothing to cut off a gathered metric.
@@ -310,19 +312,23 @@ def train(
         done, history, seconds = _loop(trainer, run, work, checkpoint, total, reporter, stop)
     elif checkpoint is not None:
         lora.load(policy(trainer), checkpoint.folder)
+        trainer.restore_clock(checkpoint.folder)
     if cluster.first:
         write_text(work / TRAIN_LOG, log_lines(history))
+        write_rows(work / SPEED_LOG, rows_until(work / SPEED_LOG, done))
     best = best_step(history) if run.train.load_best_model_at_end else None
     if best is not None and best != done:
         reporter.say(f"Keeping step {best}, whose held-out loss is the lowest.")
         lora.load(policy(trainer), work / f"checkpoint-{best}")
     losses = [entry["loss"] for entry in history if "loss" in entry]
+    rate = trainer.clock.mean()
     return measured | {
         "steps": done,
         "step_kept": best if best is not None else done,
         "train_loss_first": losses[0] if losses else None,
         "train_loss_last": losses[-1] if losses else None,
         "seconds_per_step": round(statistics.fmean(seconds), 3) if seconds else None,
+        "tokens_per_second": round(rate, 1) if rate is not None else None,
         "training_seconds": round(trainer.wall_before + time.monotonic() - trainer.started, 1),
         **({"processes": cluster.size} if cluster.spread else {}),
     }
@@ -422,7 +428,8 @@ def _store(
 ) -> Manifest:
     """Card, config and manifest beside the stored weights; then the checkpoints go."""
     configs.save(run, building / "config.yaml")
-    shutil.copyfile(work / TRAIN_LOG, building / TRAIN_LOG)
+    for name in (TRAIN_LOG, SPEED_LOG):
+        shutil.copyfile(work / name, building / name)
     text = card.render(
         run,
         kind=kind,
@@ -456,7 +463,7 @@ def _store(
     return manifest
 
 
-ARTIFACT = (lora.WEIGHTS, lora.CONFIG, "config.yaml", TRAIN_LOG, "MODEL_CARD.md")
+ARTIFACT = (lora.WEIGHTS, lora.CONFIG, "config.yaml", TRAIN_LOG, SPEED_LOG, "MODEL_CARD.md")
 """The files of a finished adapter, besides the manifest."""
 
 

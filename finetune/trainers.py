@@ -28,7 +28,7 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.sft_trainer import SFTTrainer
 
-from finetune import checkpoints, head, lora
+from finetune import checkpoints, divergence, head, lora, speed
 from finetune.cluster import Cluster, Rhythm
 from runs.atomic import write_text
 from runs.errors import UserError
@@ -83,6 +83,8 @@ class _Hooks:
     cluster: Cluster
     rhythm: Rhythm
     sampler: EpochSampler | None = None
+    clock: speed.Clock
+    """Times the steps; `fit.prepare` starts it."""
     _batches: tuple[tuple[int, float], ...] = ()
     """Weight and loss of each held-out batch of the latest evaluation."""
     wall_before: float = 0.0
@@ -190,6 +192,7 @@ class _Hooks:
             "since": self._globalstep_last_logged,
             "tokens": self._total_train_tokens,
             "metrics": dict(self._metrics["train"]),  # type: ignore[attr-defined]
+            "clock": self.clock.state(),
         }
 
     def restore_line(self, checkpoint: Path) -> None:
@@ -206,6 +209,14 @@ class _Hooks:
         self._globalstep_last_logged = sums["since"]
         self._total_train_tokens = sums["tokens"]
         self._metrics["train"].update(sums["metrics"])  # type: ignore[attr-defined]
+        self.restore_clock(checkpoint)
+
+    def restore_clock(self, checkpoint: Path) -> None:
+        """Go on counting seconds and tokens from where ``checkpoint`` was made."""
+        path = checkpoint / LINE
+        state = json.loads(path.read_text(encoding="utf-8")).get("clock") if path.is_file() else None
+        if state is not None:
+            self.clock = speed.Clock(**state)
 
     def prediction_step(self, model: Any, inputs: dict[str, Any], *rest: Any, **named: Any) -> Any:
         outcome = super().prediction_step(model, inputs, *rest, **named)  # type: ignore[misc]
@@ -215,8 +226,14 @@ class _Hooks:
     def evaluation_loop(self, *rest: Any, **named: Any) -> Any:
         self._batches = ()
         outcome = super().evaluation_loop(*rest, **named)  # type: ignore[misc]
-        outcome.metrics[f"{named['metric_key_prefix']}_loss"] = self._loss()
+        prefix = named["metric_key_prefix"]
+        outcome.metrics[f"{prefix}_loss"] = self._loss()
+        outcome.metrics.update({f"{prefix}_{name}": value for name, value in self.measured().items()})
         return outcome
+
+    def measured(self) -> dict[str, float]:
+        """What is measured at an evaluation besides the batches' own numbers."""
+        return {}
 
     def _loss(self) -> float:
         return self._mean([batch[1] for batch in self._batches])
@@ -245,6 +262,17 @@ class SFT(_Hooks, SFTTrainer):  # type: ignore[misc]
 
 class DPO(_Hooks, DPOTrainer):  # type: ignore[misc]
     """TRL's DPOTrainer on ``prompt_ids``, ``chosen_ids`` and ``rejected_ids``."""
+
+    kl_rows: Sequence[dict[str, Any]] = ()
+    """Held-out pairs on whose chosen answers the distance from the reference is measured."""
+
+    def measured(self) -> dict[str, float]:
+        """The distance from the reference, as ``kl``."""
+        if not self.kl_rows:
+            return {}
+        with self.compute_loss_context_manager():
+            kl = divergence.mean_kl(cast(PeftModel, self.model), self.kl_rows, "prompt_ids", "chosen_ids")
+        return {"kl": kl}
 
     def _weight(self, inputs: dict[str, Any]) -> int:
         return len(inputs["input_ids"]) // 2
@@ -295,7 +323,7 @@ def log_lines(history: list[dict[str, Any]]) -> str:
 
 
 class Progress(TrainerCallback):
-    """Moves the bar, keeps train_log.jsonl, times the steps, and stops a run that diverged or no longer improves.
+    """Moves the bar, keeps both logs, times the steps, and stops a run that diverged or no longer improves.
 
     Args:
         trainer: whose progress it is.
@@ -320,9 +348,11 @@ class Progress(TrainerCallback):
     ) -> None:
         self.trainer, self.advance, self.log_path, self.patience = trainer, advance, log, patience
         self.stop, self.resumed, self.meter = stop, resumed, meter
+        self.speed_path = log.with_name(speed.SPEED_LOG)
         self.step_seconds: list[float] = []
         self.stopped = False
         self._began, self._note = 0.0, ""
+        self._speeds: list[dict[str, Any]] = []
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
@@ -330,6 +360,7 @@ class Progress(TrainerCallback):
         """Take up the log line that the checkpoint was made within."""
         if self.resumed is not None:
             self.trainer.restore_line(self.resumed)
+        self._speeds = speed.rows_until(self.speed_path, state.global_step)
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
@@ -345,6 +376,7 @@ class Progress(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """Stop the step's clock (before evaluation and saving), move the bar, and leave when one was asked to."""
         self.step_seconds.append(time.monotonic() - self._began)
+        self.trainer.clock.step(self.step_seconds[-1])
         self.advance(1, note=self._note)
         if self.meter is not None:
             self.meter({"step": state.global_step, "steps": state.max_steps, "seconds": self.step_seconds[-1]})
@@ -369,10 +401,13 @@ class Progress(TrainerCallback):
             )
         if logs and "loss" in logs:
             self._note = f"loss {loss:.3f}"
+            rate = self.trainer.clock.line(int(self.trainer._total_train_tokens))
+            self._speeds.append({"step": state.global_step, "tokens_per_second": round(rate, 1)})
         if self.meter is not None and logs:
             self.meter({name: value for name, value in logs.items() if isinstance(value, int | float)})
         if self.trainer.cluster.first:
             write_text(self.log_path, log_lines(state.log_history))
+            speed.write_rows(self.speed_path, self._speeds)
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """Stop, with a checkpoint, when patience has run out."""

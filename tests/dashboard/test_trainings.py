@@ -22,6 +22,17 @@ def test_a_training_has_panels_of_training_and_held_out_curves(store: Store) -> 
     assert found["loss"].curves[1].points == ((20.0, 0.2),)
 
 
+def test_the_speed_file_beside_the_log_is_a_panel(store: Store) -> None:
+    (training,) = find_trainings(store)
+    rows = [{"step": 10, "tokens_per_second": 100.5}, {"step": 20, "tokens_per_second": 120.0}]
+    write_jsonl(training.log.with_name("train_speed.jsonl"), rows)
+    found = {panel.name: panel for panel in panels([training])}
+    assert list(found) == ["loss", "pairs", "margins", "speed"]
+    (curve,) = found["speed"].curves
+    assert curve.label == "tokens_per_second"
+    assert curve.points == ((10.0, 100.5), (20.0, 120.0))
+
+
 def test_the_shipped_trainings_are_found(tmp_path: Path) -> None:
     found = {training.name: training for training in find_trainings(Store(tmp_path, artifacts=ARTIFACTS))}
     stage3 = found["artifacts/smollm2-135m/stage3"]

@@ -76,7 +76,8 @@ def test_a_run_stores_the_policy_alone_and_moves_it_from_the_reference(place, st
         == json.loads((stage2 / "manifest.json").read_text())["files"][lora.WEIGHTS]["sha256"]
     )
     lines = [json.loads(line) for line in (folder / "train_log.jsonl").read_text().splitlines()]
-    assert {"rewards/margins", "rewards/accuracies", "logps/chosen", "num_tokens"} <= lines[0].keys()
+    assert {"rewards/margins", "rewards/accuracies", "logps/chosen", "num_tokens", "eval_kl"} <= lines[0].keys()
+    assert value["metrics"]["eval_kl"] > 0
 
 
 def test_an_interrupted_run_continues_to_the_same_bytes(place, stage2, tmp_path):
@@ -118,3 +119,46 @@ def test_an_unknown_or_foreign_init_adapter_is_refused(place, stage2, tiny_gemma
     other = tiny.write_family(tmp_path, "other", tiny_gemma, {"stage2": stage2})
     with pytest.raises(IntegrityError, match="another base"):
         run_dpo(place.dpo(tmp_path / "out").model_copy(update={"family": str(other)}), OPTIONS, QUIET)
+
+
+def test_kl_is_the_expected_log_ratio_and_0_for_equal_logits():
+    import torch
+
+    from finetune.divergence import token_kl
+
+    # p = (0.5, 0.5), q = (0.8, 0.2): 0.5 ln(0.5/0.8) + 0.5 ln(0.5/0.2) = 0.223144 nats
+    policy, reference = torch.log(torch.tensor([[0.5, 0.5]])), torch.log(torch.tensor([[0.8, 0.2]]))
+    assert float(token_kl(policy, reference)) == pytest.approx(0.2231436, abs=1e-6)
+    logits = torch.randn(5, 11, generator=torch.Generator().manual_seed(0))
+    other = logits + torch.randn(5, 11, generator=torch.Generator().manual_seed(1))
+    expected = torch.distributions.kl_divergence(
+        torch.distributions.Categorical(logits=logits), torch.distributions.Categorical(logits=other)
+    )
+    assert torch.allclose(token_kl(logits, other), expected, atol=1e-5)
+    assert token_kl(logits, logits).abs().max() == 0
+
+
+def test_the_distance_from_the_reference_is_0_before_training_and_known_after(place, stage2, tokenizer, tmp_path):
+    import torch
+
+    trainer, examples = trainer_for(place, place.dpo(), tokenizer, tmp_path)
+    assert fit.held_out(trainer)["eval_kl"] == 0
+    weights = dict(trainer.model.named_parameters())
+    for name, weight in weights.items():
+        if ".ref." in name:
+            weight.data.zero_()  # now the reference is the base
+    total, count = 0.0, 0
+    for example in examples.holdout:
+        prompt, answer = example.columns["prompt_ids"], example.columns["chosen_ids"]
+        ids = torch.tensor([prompt + answer])
+        with torch.no_grad():
+            policy = trainer.model(ids).logits[0, len(prompt) - 1 : -1]
+            with trainer.model.disable_adapter():
+                base = trainer.model(ids).logits[0, len(prompt) - 1 : -1]
+        left, right = (torch.distributions.Categorical(logits=values) for values in (policy, base))
+        total += float(torch.distributions.kl_divergence(left, right).sum())
+        count += len(answer)
+    found = fit.held_out(trainer)["eval_kl"]
+    assert found == pytest.approx(total / count, abs=1e-5)
+    assert found > 0.01
+    assert fit.held_out(trainer)["eval_kl"] == found

@@ -7,6 +7,7 @@ from finetune import checkpoints, data, fit, trainers
 from finetune.config import TrainSection
 from finetune.fit import Options
 from finetune.sft import build_trainer, run_sft
+from finetune.speed import SPEED_LOG
 from inference.adapters import check_adapter
 from inference.families import load_family
 from inference.loading import base_identity, load_base
@@ -37,6 +38,10 @@ def test_the_artifact_is_whole_small_and_says_where_it_comes_from(place, stage2)
     counts = manifest.counts
     assert counts["rows_read"] == 100
     assert 0 < counts["trained_fraction"] < 1
+    speeds = [json.loads(line) for line in (stage2 / SPEED_LOG).read_text().splitlines()]
+    assert [set(line) for line in speeds] == [{"step", "tokens_per_second"}] * len(speeds)
+    assert all(line["tokens_per_second"] > 0 for line in speeds)
+    assert manifest.metrics["tokens_per_second"] > 0
     assert not any("runtime" in line or "per_second" in line for line in (stage2 / "train_log.jsonl").open())
 
 
@@ -104,6 +109,7 @@ def test_an_interrupted_run_continues_to_the_same_bytes(place, stage2, tmp_path,
     for name in (WEIGHTS, "adapter_config.json", "train_log.jsonl"):
         assert (tmp_path / "out" / name).read_bytes() == (stage2 / name).read_bytes()
     assert steps(tmp_path / "out") == sorted(set(steps(stage2)))
+    assert steps(tmp_path / "out", SPEED_LOG) == steps(stage2, SPEED_LOG)
     assert read_manifest(tmp_path / "out", rebuild="").run_id == read_manifest(stage2, rebuild="").run_id
 
 
