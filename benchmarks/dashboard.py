@@ -81,7 +81,7 @@ def start(root: Path) -> tuple[float, float, list[str]]:
     """Seconds until the first page is served, CPU seconds of it, and the heavy libraries that were loaded."""
     began = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, "-m", "dashboard.cli", "--results", str(root), "--port", str(PORT), "--quiet"],
+        [Path(sys.executable).with_name("dashboard"), "--results", root, "--port", str(PORT), "--quiet"],
         stdout=subprocess.DEVNULL,
     )
     try:

@@ -39,6 +39,7 @@ def show(
     quiet: Annotated[bool, typer.Option("--quiet", help="Show the address only.")] = False,
 ) -> None:
     """Serve the dashboard until Ctrl-C. It reads results; a model is loaded only when a page asks for one."""
+    import gc
     import webbrowser
     from threading import Event, Thread
 
@@ -52,10 +53,13 @@ def show(
     store = Store(results, names=runs or (), artifacts=artifacts or ARTIFACTS)
     reporter = Reporter(quiet=quiet)
     prepare_gradio()
+    gc.disable()  # nothing of an import is garbage, and looking for some is a fifth of the start
     from dashboard.app import build_app
     from dashboard.server import serve
 
     with serve(build_app(store), host=host, port=port, auth=accounts) as address:
+        gc.freeze()
+        gc.enable()
         Thread(target=store.warm, daemon=True).start()
         counted = len(store.finished)
         reporter.say(

@@ -7,9 +7,11 @@ ledger of their own, so that they are retried and never read as data.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
@@ -40,16 +42,30 @@ def read_jsonl(path: Path, model: type[Record]) -> list[Record]:
         IntegrityError: a line is not valid; the message names the file and the line.
     """
     records = []
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
-        try:
-            records.append(model.model_validate_json(line))
-        except ValidationError as error:
-            raise IntegrityError(
-                f"{path}, line {number}: not a valid {model.__name__} record.",
-                why=str(error.errors()[0]["msg"]),
-                mend="The file was edited or damaged; move it away and run the same command again.",
-            ) from error
+    with _collection_paused():
+        for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+            try:
+                records.append(model.model_validate_json(line))
+            except ValidationError as error:
+                raise IntegrityError(
+                    f"{path}, line {number}: not a valid {model.__name__} record.",
+                    why=str(error.errors()[0]["msg"]),
+                    mend="The file was edited or damaged; move it away and run the same command again.",
+                ) from error
     return records
+
+
+@contextmanager
+def _collection_paused() -> Iterator[None]:
+    """No search for reference cycles while many records are made: there are none, and it took three quarters of the
+    time to read 15,000 samples."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class RecordLog(Generic[Record]):

@@ -116,7 +116,7 @@ _EXPLAINED = (
     "these are the response mode and the evaluator; then, the response mode and the classifier. Keys: <kbd>j</kbd> and "
     "<kbd>k</kbd>, or <kbd>←</kbd> and <kbd>→</kbd>.</p>"
 )
-_QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+_QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
 
 Values = Mapping[Any, Any]
 """Component → value, as Gradio gives them to a handler whose inputs are a set."""

@@ -50,7 +50,8 @@ def test_another_group_takes_the_place_of_the_one_named():
     text = "Muslims and my gay friend: MUSLIMS deserve respect, muslims do."
     seen = {another_group(text, random.Random(seed)) for seed in range(60)}
     swapped = {one for one in seen if "muslims" not in one.lower()}
-    assert swapped and all("gay" in one for one in swapped)
+    assert swapped
+    assert all("gay" in one for one in swapped)
     assert "Jews and my gay friend: JEWS deserve respect, jews do." in swapped
     assert any("Muslims" in one and "gay" not in one for one in seen)
     assert another_group("Nobody is named here, by a wombat.", random.Random(0)) == "Nobody is named here, by a wombat."
