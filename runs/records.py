@@ -57,8 +57,10 @@ def read_jsonl(path: Path, model: type[Record]) -> list[Record]:
 
 @contextmanager
 def _collection_paused() -> Iterator[None]:
-    """No search for reference cycles while many records are made: there are none, and it took three quarters of the
-    time to read 15,000 samples."""
+    """No search for reference cycles while many records are made.
+
+    There are none, and the search took three quarters of the time to read 15,000 samples.
+    """
     enabled = gc.isenabled()
     gc.disable()
     try:
