@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from runs.config import StrictModel
-from runs.errors import UsageError, UserError
+from runs.errors import DataError, UsageError
 from safety_classifier.calibration import Floats
 from safety_classifier.labels import Labels
 
@@ -137,7 +137,7 @@ def choose_thresholds(
 
     Raises:
         UsageError: shapes differ, or an override names a head outside the schema or a preference head.
-        UserError: a head has rows of one class only, or no score reaches its aim (the best reachable value is named).
+        DataError: a head has rows of one class only, or no score reaches its aim (the best reachable value is named).
     """
     if probabilities.shape != targets.shape or probabilities.shape[1] != len(labels.heads):
         raise UsageError(
@@ -166,7 +166,7 @@ def choose_threshold(
     """The threshold of one head: targets (n,) of 0 and 1, probabilities (n,). Raises like `choose_thresholds`."""
     positives, negatives = int(targets.sum()), int((1 - targets).sum())
     if not positives or not negatives:
-        raise UserError(
+        raise DataError(
             f"No threshold can be chosen for '{name}'.",
             why=f"The split has {positives} positive and {negatives} negative rows of it.",
             mend="Add a source that annotates it, or leave the head out of the schema.",
@@ -202,7 +202,7 @@ def _point(points: OperatingPoints, policy: Policy, name: str) -> int:
     if not meets.any():
         usable = series[points.hits > 0]
         best = usable.max() if policy.aim == "precision" else usable.min()
-        raise UserError(
+        raise DataError(
             f"No threshold of '{name}' reaches {policy.aim} {policy.value:g}.",
             why=f"The best on this split is {best:.3f}.",
             mend="State another value for this head, or choose its threshold by f1.",

@@ -9,6 +9,8 @@ from runs.job import INDEX
 
 SHUTDOWN_S = 7200
 """How long a process that is done waits for the first one, which calibrates and writes the artifact."""
+HEARTBEAT_S = 30
+"""Silence after which a process counts as dead, and the others leave to be started again; JAX waits 100 seconds."""
 MARKS = ("JAX_COORDINATOR_ADDRESS", "TPU_WORKER_HOSTNAMES", "SLURM_JOB_NUM_NODES", "OMPI_COMM_WORLD_SIZE")
 """Environment variables by which a launcher announces several processes."""
 
@@ -25,6 +27,7 @@ def join_cluster() -> None:
     """
     import jax
 
+    limits = {"shutdown_timeout_seconds": SHUTDOWN_S, "heartbeat_timeout_seconds": HEARTBEAT_S}
     address = os.environ.get("JAX_COORDINATOR_ADDRESS")
     if address:
         if os.environ.get("JAX_PLATFORMS", "") == "cpu":
@@ -36,9 +39,9 @@ def join_cluster() -> None:
                 f"Process {index} is not one of {count}: they are numbered from 0.",
                 mend=f"JAX_NUM_PROCESSES must be the Job's completions; JAX_PROCESS_ID (or {INDEX}) is below it.",
             )
-        jax.distributed.initialize(address, count, index, shutdown_timeout_seconds=SHUTDOWN_S)
+        jax.distributed.initialize(address, count, index, **limits)
     elif _several():
-        jax.distributed.initialize(shutdown_timeout_seconds=SHUTDOWN_S)
+        jax.distributed.initialize(**limits)
 
 
 def _number(name: str, default: str) -> int:

@@ -87,9 +87,11 @@ def train(
         checkpoints = Checkpoints(run.output_dir, run.checkpoints.keep)
         stack.callback(checkpoints.close)
         progress = _loop(session, checkpoints, reporter) if steps else _reached(session, checkpoints)
-        if not finish or jax.process_index() != 0:
+        if not finish:
             return None
-        weights, metrics = checkpoints.best(session.weights)
+        weights, metrics = checkpoints.best(session.weights)  # Orbax restores in all processes together
+        if jax.process_index() != 0:
+            return None
         from safety_classifier.training.finish import write_artifact
 
         return write_artifact(

@@ -30,6 +30,7 @@ from safety_classifier.training.step import (
     compile_functions,
     initial_state,
     make_mesh,
+    own_copy,
     partition,
     place,
     replicate,
@@ -94,8 +95,8 @@ class Session:
         return lambda batch: self.compiled.forward(weights, self.parts.frozen, batch)
 
     def model_with(self, weights: list[Any]) -> WideAndDeep:
-        """The model with these trained arrays."""
-        model: WideAndDeep = self.parts.merge(self.parts.join(weights, self.parts.frozen))
+        """The model with these trained arrays, for this process alone."""
+        model: WideAndDeep = self.parts.merge(own_copy(self.parts.join(weights, self.parts.frozen)))
         return model
 
 

@@ -138,6 +138,14 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
+def own_copy(tree: Any) -> Any:
+    """Replicated arrays as this process's own: computing with those of the mesh waits for all of its processes."""
+    if jax.process_count() == 1:
+        return tree
+    device = jax.local_devices()[0]
+    return jax.tree.map(lambda array: jax.device_put(array.addressable_data(0), device), tree)
+
+
 def _drop_rows(grams: Array, key: Array, rate: float) -> Array:
     """Blank all n-grams of a share ``rate`` of the rows."""
     if rate == 0.0:
