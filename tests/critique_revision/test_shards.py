@@ -13,6 +13,7 @@ from runs.job import Shard
 from runs.lock import run_lock
 from runs.manifest import Manifest, read_manifest, verify
 from runs.records import read_jsonl
+from tests.board import asked, exported
 from tests.critique_revision import recipe_driver
 from tests.critique_revision.test_recipe import FILES, STAGES, contents
 
@@ -91,6 +92,14 @@ def test_a_shard_goes_on_after_a_kill_and_keeps_to_its_part(recipe, tmp_path):
         recipe_driver.run(recipe, half, shard=Shard(index=0, count=2))
     clear(half)
     assert not (half / "run.json").exists()
+
+
+def test_a_shard_exports_what_the_dashboard_shows(recipe, tmp_path, monkeypatch):
+    monkeypatch.setenv("CAI_METRICS", str(tmp_path / "shard.prom"))
+    recipe_driver.run(recipe, tmp_path / "shard", shard=Shard(index=1, count=2))
+    text = (tmp_path / "shard.prom").read_text()
+    assert asked("cai_critique_revision") <= exported(text)
+    assert 'cai_critique_revision_calls{process="1"}' in text
 
 
 def test_more_shards_than_batches_are_refused(recipe, tmp_path):

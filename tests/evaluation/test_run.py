@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests import tiny
+from tests.board import asked, exported
 
 OUTPUTS = ("samples.jsonl", "results.json", "statistics.json", "comparison.csv", "config.yaml", "run.json")
 
@@ -49,7 +50,8 @@ def options(family: Path, prompts: Path, folder: Path) -> list[object]:
 @pytest.fixture(scope="module")
 def finished(family, prompts, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("whole") / "run"
-    done = evaluate(*options(family, prompts, folder))
+    metrics = {**os.environ, "CAI_METRICS": str(folder.with_suffix(".prom"))}
+    done = evaluate(*options(family, prompts, folder), env=metrics)
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -64,6 +66,10 @@ def test_a_run_leaves_what_it_promises(finished):
     manifest = json.loads((finished / "manifest.json").read_text())
     assert set(manifest["files"]) == set(OUTPUTS)
     assert not (finished / ".work").exists()
+
+
+def test_a_run_exports_what_the_dashboard_shows(finished):
+    assert asked("cai_evaluate") <= exported(finished.with_suffix(".prom").read_text())
 
 
 def test_the_same_command_again_changes_nothing(finished, family, prompts):

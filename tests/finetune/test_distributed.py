@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.board import asked, exported
 from tests.finetune.distributed_driver import prepare
 
 FSDP = {"set": ["train.fsdp=true"]}
@@ -88,6 +89,15 @@ def test_kill_9_of_a_rank_and_a_restart_give_the_same_bytes(trained):
     assert again == [0, 0]
     for name in ("adapter_model.safetensors", "train_log.jsonl"):
         assert (folder / "killed-ddp" / name).read_bytes() == (folder / "sft-ddp" / name).read_bytes()
+
+
+@pytest.mark.parametrize("stage", ["sft", "dpo"])
+def test_every_rank_exports_what_the_dashboard_shows(trained, stage):
+    folder, _ = trained
+    for rank in range(2):
+        text = (folder / f"{stage}-ddp-{rank}.prom").read_text()
+        assert asked(f"cai_{stage}") <= exported(text)
+        assert f'cai_{stage}_step{{process="{rank}"}}' in text
 
 
 def test_what_one_rank_refuses_all_refuse(trained):

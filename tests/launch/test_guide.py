@@ -12,11 +12,11 @@ from launch.checks.tree import Tree
 from launch.render import TREE
 from runs.paths import PROJECT_ROOT
 from scripts import kubernetes_costs
+from tests.board import BOARD, PARTS, asked, queries
 from tests.launch.overlays import SHIPPED, documents
 
 README = (TREE / "README.md").read_text()
 GUIDE = (PROJECT_ROOT / "docs" / "kubernetes.md").read_text()
-BOARD = json.loads((TREE / "grafana" / "dashboard.json").read_text())
 
 
 def test_the_readme_says_how_to_make_every_secret_that_a_pod_mounts():
@@ -65,14 +65,10 @@ def test_costs_follow_from_prices_and_hours():
 
 
 def test_the_board_asks_for_gauges_that_the_parts_have():
-    queries = [target["expr"] for panel in BOARD["panels"] for target in panel["targets"]]
-    parts = {
-        re.match(r"cai_(sft|dpo|classifier|evaluate|critique_revision)_\w+$", name)
-        for q in queries
-        for name in re.findall(r"cai_\w+", q)
-    }
-    assert None not in parts
-    assert all("$namespace" in query for query in queries)
+    """That each is really exported is tested beside each program, with what it exported in a run."""
+    assert asked() == {name for part in PARTS for name in asked(part)}
+    assert all(asked(part) for part in PARTS)
+    assert all("$namespace" in query for query in queries())
     assert len({panel["id"] for panel in BOARD["panels"]}) == len(BOARD["panels"])
     assert all(panel["datasource"]["uid"] == "${source}" for panel in BOARD["panels"])
 

@@ -22,6 +22,7 @@ from safety_classifier.serving.batcher import Batcher, QueueFull, estimated_toke
 from safety_classifier.serving.keys import KeyRing
 from safety_classifier.serving.metrics import Metrics
 from safety_classifier.serving.settings import AuthSection, BatchSection, LimitSection, ServeSettings, key_ring
+from tests.board import asked, exported
 from tests.safety_classifier.stand_in import StandIn
 
 KEY = "a-key-of-sixteen-or-more"
@@ -418,6 +419,7 @@ def test_metrics_are_prometheus_text_with_what_happened():
 
     response = asyncio.run(some())
     assert response.headers["Content-Type"].startswith("text/plain")
+    assert asked("safety_classifier") <= exported(response.text)  # what the Grafana dashboard shows
     samples = {
         (sample.name, *sorted(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(response.text)
