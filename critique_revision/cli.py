@@ -60,6 +60,7 @@ def generate(
 ) -> None:
     """Answers, critiques and revisions, each call on record. A killed run goes on with the same command."""
     from critique_revision.generate import read_setup
+    from critique_revision.roles import cast
     from runs.console import Reporter
     from runs.job import parse_shard, preemptible
 
@@ -72,8 +73,11 @@ def generate(
     _show_prompts(selection, reporter)
     folder = output_dir or settings.output_dir
     if dry_run:
-        calls = len(setup.prompts) * (1 + (2 if settings.critiques else 1) * settings.revisions)
-        plan = {"prompts": len(setup.prompts), "calls": calls, "folder": str(folder)}
+        roles = cast(settings, len(setup.prompts))
+        calls = sum(role["calls"] for role in roles.values())
+        plan = {"prompts": len(setup.prompts), "calls": calls, "roles": roles, "folder": str(folder)}
+        columns = ["role", "player", "model", "calls", "tokens written, at most"]
+        reporter.table("Roles", columns, [[part, *map(str, row.values())] for part, row in roles.items()])
         reporter.result(plan, [f"{len(setup.prompts)} prompts, {calls} calls, into {folder}. Nothing was generated."])
         return
     command = _command("generate", config, override, limit=limit, seed=seed, shard=part, output_dir=output_dir)
@@ -93,21 +97,21 @@ def _generate(
 ) -> None:
     from critique_revision.folder import clear
     from critique_revision.generate import run_recipe
+    from critique_revision.roles import open_players
     from inference.corpora import source_digest
-    from inference.engines import open_engines
     from inference.families import load_family
     from runs.lock import run_lock
     from runs.paths import shown
 
     settings, family = setup.config, load_family(setup.config.family)
     with run_lock(folder):
-        engines = open_engines(family, settings.checkpoints, batch_size=settings.batch_size, device=settings.device)
+        engines = open_players(settings, family, folder)
         if not resume:
             clear(folder)
         sources = {source.source.name: source_digest(source.source) for source in settings.prompts}
         manifest = run_recipe(
             setup,
-            dict(engines),
+            engines,
             folder,
             prompt_counts=selection.counts,
             sources=sources,

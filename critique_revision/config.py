@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -9,6 +11,7 @@ from pydantic import Field, model_validator
 
 from inference.corpora import Source
 from inference.records import Sampling
+from inference.remote.server import Server
 from runs.config import StrictModel
 from runs.paths import PROJECT_ROOT
 
@@ -54,11 +57,17 @@ class PromptSource(StrictModel):
     """Longer prompts are left out and counted."""
 
 
-class Role(StrictModel):
-    """One of the three parts that a model plays."""
+SELF = "self"
+"""The engine of this process, on the family's own checkpoints."""
 
+
+class Role(StrictModel):
+    """One of the parts that a model plays."""
+
+    engine: str = SELF
+    """``self``: one of the family's checkpoints, in this process. Else a name under ``servers``."""
     checkpoint: str = "base"
-    """The name of one of the family's checkpoints."""
+    """With ``engine: self``: the name of one of the family's checkpoints."""
     max_new_tokens: int = Field(default=256, ge=1)
     temperature: float = Field(default=0.0, ge=0.0)
     top_p: float = Field(default=1.0, gt=0.0, le=1.0)
@@ -66,15 +75,33 @@ class Role(StrictModel):
 
     def sampling(self, seed: int) -> Sampling:
         """The decoding settings with the run's seed; each row derives its own."""
-        return Sampling(seed=seed, **self.model_dump(exclude={"checkpoint"}))
+        return Sampling(seed=seed, **self.model_dump(exclude={"engine", "checkpoint"}))
+
+    @property
+    def player(self) -> str:
+        """The name of who plays it: a checkpoint, or a server. Records and engines go by it."""
+        return self.checkpoint if self.engine == SELF else self.engine
+
+    @model_validator(mode="after")
+    def _one_model(self) -> Role:
+        if self.engine != SELF and self.checkpoint != "base":
+            raise ValueError("'checkpoint' is for 'engine: self'; a server's section names its own model")
+        return self
 
 
 class Roles(StrictModel):
-    """Who answers, who criticises, who revises. They may be one model (Bai et al. 2022) or three."""
+    """Who answers, criticises, revises, labels and judges: one model (Bai et al. 2022) or several."""
 
     generator: Role = Role()
+    """Writes the first answers: the model that is to be trained."""
     critic: Role = Role()
+    """Names what is wrong with an answer."""
     reviser: Role = Role()
+    """Writes the answer again."""
+    labeller: Role = Role()
+    """Says which of two answers follows a principle better; read by its log-probabilities."""
+    judge: Role = Role()
+    """Compares finished pairs; selects nothing that it judges."""
 
 
 class Exemplars(StrictModel):
@@ -136,6 +163,8 @@ class RecipeConfig(StrictModel):
     revisions: int = Field(default=1, ge=1)
     """K: critiques and revisions per prompt, each by another principle."""
     roles: Roles = Roles()
+    servers: dict[str, Server] = Field(default_factory=dict)
+    """Models behind OpenAI-compatible servers, by the names that ``roles.*.engine`` uses."""
     prompts: tuple[PromptSource, ...] = Field(min_length=1)
     exclude_prompts: tuple[Path, ...] = ()
     """Prompt files whose prompts must not be trained on."""
@@ -151,8 +180,25 @@ class RecipeConfig(StrictModel):
 
     @property
     def checkpoints(self) -> list[str]:
-        """The checkpoints that the run needs, each once."""
-        return list(dict.fromkeys(role.checkpoint for role in self.acting.values()))
+        """The checkpoints that the run needs in this process, each once."""
+        return list(dict.fromkeys(role.player for role in self.acting.values() if role.engine == SELF))
+
+    @property
+    def players(self) -> list[str]:
+        """Everyone who makes calls in the run, checkpoints and servers, each once."""
+        return list(dict.fromkeys(role.player for role in self.acting.values()))
+
+    @model_validator(mode="after")
+    def _servers_are_there(self) -> RecipeConfig:
+        for name in self.servers:
+            if name == SELF or not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
+                raise ValueError(f"servers.{name}: a name is made of a-z, 0-9, - and _, and is not '{SELF}'")
+        for part, role in self.roles:
+            if role.engine not in (SELF, *self.servers):
+                near = difflib.get_close_matches(role.engine, (SELF, *self.servers), n=1, cutoff=0.5)
+                hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join((SELF, *self.servers))}"
+                raise ValueError(f"roles.{part}.engine: there is no server '{role.engine}'; {hint}")
+        return self
 
     @model_validator(mode="after")
     def _sizes_agree(self) -> RecipeConfig:

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from critique_revision import folder as folders
+from critique_revision.config import SELF, RecipeConfig, Role
 from critique_revision.dialogue import conversation_text
 from critique_revision.folder import FinishedRun
 from critique_revision.records import FilteredStep, PreferencePair
-from inference.families import load_family
+from inference.families import Family, load_family
 from runs.atomic import make_folder, write_text
 from runs.errors import UserError, unknown_name
 from runs.identity import digest, file_digest
@@ -184,16 +185,28 @@ def dataset_card(data: Exportable, name: str, rows: int, command: str) -> str:
             [(key, str(row["revisions"]), str(row["accepted"])) for key, row in stats["by_principle"].items()],
         ),
         f"## Made from\n\n- constitution: {constitution['name']} (sha256 {constitution['sha256']})\n"
-        + "\n".join(
-            f"- {part}: {family.base.public_id}, checkpoint {role.checkpoint}" for part, role in config.acting.items()
-        )
+        + "\n".join(f"- {part}: {_model(config, family, role)}" for part, role in config.acting.items())
         + f"\n- revisions per prompt: {config.revisions}; seed {config.seed}\n- run id: {run.run_id}",
         "## Licences\n\n"
         + "\n".join(dict.fromkeys(sources))
-        + f"\n- constitution: {run.setup.constitution.licence}\n- model text: {family.licence} (the model's)",
+        + f"\n- constitution: {run.setup.constitution.licence}\n- model text: {_licences(config, family)}",
         f"## Make it again\n\n    {run.manifest.command}\n    {command}",
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _model(config: RecipeConfig, family: Family, role: Role) -> str:
+    if role.engine == SELF:
+        return f"{family.base.public_id}, checkpoint {role.checkpoint}"
+    server = config.servers[role.engine]
+    return f"{server.model}, served by {server.identity['served_by']}"
+
+
+def _licences(config: RecipeConfig, family: Family) -> str:
+    """The licences of all models whose text the rows may hold."""
+    named = [f"{family.licence} (the model's)"] if config.checkpoints else []
+    servers = [name for name in config.players if name not in config.checkpoints]
+    return "; ".join(named + [f"{config.servers[name].licence} ({config.servers[name].model})" for name in servers])
 
 
 def _markdown_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from critique_revision.config import RecipeConfig
 from critique_revision.constitution import PrinciplesConstitution, load_principles
 from critique_revision.dialogue import Exemplar, ExemplarFile
 from critique_revision.records import Answer, ChosenPrompt, RevisionStep
+from inference.engines.openai import FAILURES, REPLIES
+from inference.remote.journal import Failure
 from runs import config as configs
 from runs import folder as run_folder
 from runs.atomic import write_bytes
@@ -92,9 +95,20 @@ def clear(folder: Path) -> None:
     if not (folder / IDENTITY).is_file():
         return
     files = [folder / name for name in (MANIFEST, *FILTERED, *SETUP, ANSWERS)]
-    files += [*folder.glob("critiques-*.jsonl"), *folder.glob("revisions-*.jsonl"), folder / IDENTITY]
+    files += [*folder.glob("critiques-*.jsonl"), *folder.glob("revisions-*.jsonl")]
+    files += [*folder.glob(f"{FAILURES}*.jsonl"), *(folder / REPLIES).glob("*.jsonl"), folder / IDENTITY]
     for path in files:
         path.unlink(missing_ok=True)
+
+
+def failure_counts(folder: Path) -> str:
+    """The reasons in the servers' ledgers of failed attempts, counted, and where they stand; empty without any."""
+    lines = []
+    for path in sorted(folder.glob(f"{FAILURES}*.jsonl")):
+        reasons = Counter(failure.reason for failure in read_jsonl(path, Failure) if failure.final)
+        counted = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
+        lines.append(f"Given up so far, by {shown(path)}: {counted or 'none'}.")
+    return "\n".join(lines)
 
 
 @dataclass(frozen=True)

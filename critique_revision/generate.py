@@ -28,6 +28,7 @@ from critique_revision.prompts import Selection, select_prompts
 from critique_revision.records import RECIPE, Answer, ChosenPrompt, Critique, RevisionStep
 from critique_revision.text import opening
 from inference.engines.base import Engine
+from inference.engines.openai import OpenAIEngine
 from inference.records import Completion, Messages, Request
 from runs.console import Reporter
 from runs.errors import UserError
@@ -78,7 +79,7 @@ def identity_parts(setup: Setup, engines: Mapping[str, Engine]) -> dict[str, Any
         },
         "roles": {
             name: {
-                "model": engines[role.checkpoint].identity,
+                "model": engines[role.player].identity,
                 "sampling": role.sampling(config.seed).model_dump(mode="json"),
             }
             for name, role in config.acting.items()
@@ -110,11 +111,16 @@ class _Recipe:
         """Prompt id → the current reply: the answer, then the latest revision."""
 
     def _cut(self) -> list[list[ChosenPrompt]]:
-        """The prompts, those that are answered together in one list."""
+        """The prompts, those that stay together through all stages in one list.
+
+        They go by the generator's batches; where it answers each request by itself (a server does), by those of the
+        first role that does not.
+        """
         keyed = {self._key(prompt, 0, "answer"): prompt for prompt in self.setup.prompts}
         requests = [Request(key=key, messages=prompt.messages) for key, prompt in keyed.items()]
-        engine = self.engines[self.config.roles.generator.checkpoint]
-        return [[keyed[key] for key in batch] for batch in engine.batches(requests)]
+        cuts = (self.engines[player].batches(requests) for player in self.config.players)
+        cut = next((batches for batches in cuts if not _singly(batches)), [[request.key] for request in requests])
+        return [[keyed[key] for key in batch] for batch in cut]
 
     def _key(self, prompt: ChosenPrompt, step: int, kind: Kind) -> str:
         return digest([self.call_id, prompt.prompt_id, step, kind])
@@ -124,7 +130,7 @@ class _Recipe:
         role = self.config.roles.generator
 
         def record(prompt: ChosenPrompt, done: Completion) -> Answer:
-            return Answer(prompt_id=prompt.prompt_id, model=role.checkpoint, **done.model_dump())
+            return Answer(prompt_id=prompt.prompt_id, model=role.player, **done.model_dump())
 
         made = self._stage("answer", 0, folders.ANSWERS, Answer, role, lambda prompt: prompt.messages, record)
         self.replies = {answer.prompt_id: answer.text for answer in made}
@@ -149,7 +155,7 @@ class _Recipe:
                 critique=critique.text if critique else None,
                 revision=done.text,
                 critic=critique.model if critique else None,
-                reviser=role.checkpoint,
+                reviser=role.player,
                 critique_finish_reason=critique.finish_reason if critique else None,
                 **done.model_dump(exclude={"text"}),
             )
@@ -172,7 +178,7 @@ class _Recipe:
                 prompt_id=prompt.prompt_id,
                 step=step,
                 principle_id=principle,
-                model=role.checkpoint,
+                model=role.player,
                 **done.model_dump(),
             )
 
@@ -207,13 +213,20 @@ class _Recipe:
         title = kind if kind == "answer" else f"{kind} {step} of {self.config.revisions}"
         with RecordLog(self.folder / name, model) as log:
             done = frozenset(key for key in keys if key in log)
-            engine, sampling = self.engines[role.checkpoint], role.sampling(self.config.seed)
+            engine, sampling = self.engines[role.player], role.sampling(self.config.seed)
+            asked = [
+                [Request(key=self._key(row, step, kind), messages=turns(row)) for row in batch]
+                # Only whole batches are this shard's: the first one's owner is everyone's.
+                for batch in self.batches
+                if batch[0].prompt_id in mine
+            ]
+            whole = [request for requests in asked for request in requests]
+            if _singly(engine.batches(whole)):
+                asked = [whole]  # a server is kept busy across batches
             with self.reporter.progress(title, total=len(keys), done=len(done)) as advance:
-                for batch in self.batches:
-                    # Only whole batches are this shard's: the first one's owner is everyone's.
-                    if batch[0].prompt_id not in mine or all(self._key(prompt, step, kind) in done for prompt in batch):
+                for requests in asked:
+                    if all(request.key in done for request in requests):
                         continue
-                    requests = [Request(key=self._key(row, step, kind), messages=turns(row)) for row in batch]
                     for completion in engine.generate(requests, sampling, skip=done):
                         log.append(record(keys[completion.key], completion))
                         advance()
@@ -222,11 +235,17 @@ class _Recipe:
             if missing:
                 raise UserError(
                     f"{len(missing)} of {len(keys)} calls of stage '{title}' got no answer.",
+                    why=folders.failure_counts(self.folder),
                     mend="What was answered is kept. Run the same command again.",
                 )
             records = [log[key] for key in keys]
         _settle(self.folder / name, records)
         return records
+
+
+def _singly(batches: Sequence[Sequence[str]]) -> bool:
+    """Whether each request is answered by itself, so that nothing depends on which are asked together."""
+    return all(len(batch) == 1 for batch in batches)
 
 
 def _settle(path: Path, records: Sequence[BaseModel]) -> None:
@@ -250,7 +269,7 @@ def run_recipe(
 
     Args:
         setup: what the run works from.
-        engines: checkpoint name → engine, for every checkpoint that a role names.
+        engines: player → engine, for every checkpoint and server that a role names.
         prompt_counts: what became of each source's rows, for the manifest.
         sources: prompt source → digest, for the manifest.
         folder: the run's folder.
@@ -279,7 +298,7 @@ def run_recipe(
         inputs={
             "constitution": {"name": setup.constitution.name, "sha256": constitution_digest(setup.constitution)},
             "exemplars": dialogue_digest(setup.exemplars),
-            "models": {name: engines[name].identity for name in config.checkpoints},
+            "models": {name: engines[name].identity for name in config.players},
             "sources": dict(sources),
         },
         seeds={"seed": config.seed},
@@ -287,10 +306,16 @@ def run_recipe(
             "prompts": {name: dict(row) for name, row in prompt_counts.items()},
             **token_counts(folder, config),
         },
-        metrics={},
+        metrics=_server_usage(engines),
         wall_seconds=time.monotonic() - start,
         files=[folder / name for name in (IDENTITY, *folders.SETUP, *stages)],
     )
+
+
+def _server_usage(engines: Mapping[str, Engine]) -> dict[str, Any]:
+    """What the servers counted in this process, by name; nothing where none took part."""
+    used = {name: engine.usage for name, engine in engines.items() if isinstance(engine, OpenAIEngine)}
+    return {"servers": used} if used else {}
 
 
 class _Tokens(BaseModel):

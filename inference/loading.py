@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Literal, cast
 
 from inference.families import DtypeName, Family
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 __all__ = ["base_identity", "load_base", "load_tokenizer", "resolve_device"]
 
 Quantization = Literal["4bit", "8bit"]
+
+# On CPUs with bfloat16 units bitsandbytes advises to install a kernel from the hub, in every command that imports PEFT.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
 def resolve_device(device: str = "auto") -> torch.device:

@@ -113,3 +113,15 @@ class Partial(StrictModel):
     tokens: int
     completion: Completion | None = None
     """The finished answer, on the last of the stream; a stream that was stopped ends without one."""
+
+
+class LabelScores(StrictModel):
+    """How likely a model is to answer with each of a few labels."""
+
+    key: str
+    """The request's key."""
+    logprobs: dict[str, float | None]
+    """Label → natural logarithm of the probability that the answer begins with it, among all answers; None: not among
+    the candidates that the engine sees."""
+    prompt_tokens: int
+    completion_tokens: int

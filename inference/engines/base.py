@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
-from inference.records import Completion, Partial, Request, Sampling
+from inference.records import Completion, LabelScores, Partial, Request, Sampling
 
 
 class Engine(Protocol):
@@ -50,5 +50,24 @@ class StreamingEngine(Engine, Protocol):
             request: what to answer.
             sampling: decoding settings.
             stopped: asked before every token; once it says yes, nothing more is computed and the stream ends.
+        """
+        ...
+
+
+class LabellingEngine(Engine, Protocol):
+    """An engine that shows how likely an answer is, without writing it."""
+
+    def label_logprobs(
+        self, requests: Sequence[Request], labels: Sequence[str], *, skip: frozenset[str] = frozenset()
+    ) -> Iterator[LabelScores]:
+        """Score ``labels`` as the first token of each answer (Bai et al. 2022, section 4.1).
+
+        Args:
+            requests: questions that ask for one of the labels and nothing else.
+            labels: the possible answers; each must be one token, with or without a space before it.
+            skip: keys that are already scored.
+
+        Raises:
+            UserError: the model or its server gives no log-probabilities.
         """
         ...

@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 from inference.adapters import SharedModel
 from inference.chat import prompt_ids, stop_ids
-from inference.records import Completion, FinishReason, Messages, Partial, Request, Sampling, prompt_id
+from inference.records import (
+    Completion,
+    FinishReason,
+    LabelScores,
+    Messages,
+    Partial,
+    Request,
+    Sampling,
+    prompt_id,
+)
 from runs.errors import UserError
 from runs.identity import row_seed
 
@@ -133,6 +142,40 @@ class TransformersEngine:
                 yield Partial(key=row.request.key, text=done.text, tokens=len(row.tokens), completion=done)
                 return
             yield Partial(key=row.request.key, text=self._written(row), tokens=len(row.tokens))
+
+    def label_logprobs(
+        self, requests: Sequence[Request], labels: Sequence[str], *, skip: frozenset[str] = frozenset()
+    ) -> Iterator[LabelScores]:
+        """Score labels as the first token; see `inference.engines.base.LabellingEngine.label_logprobs`.
+
+        Raises:
+            UserError: a label that no single token spells, or a prompt that does not fit into the model's context.
+        """
+        import torch
+
+        spellings = self._spellings(labels)
+        for batch in self._batches([self._row(request, Sampling(max_new_tokens=1)) for request in requests]):
+            if all(row.request.key in skip for row in batch):
+                continue
+            state = _State(self._shared, self._adapter, batch, self._tokenizer)
+            with torch.inference_mode():
+                logprobs = torch.log_softmax(state.prefill(), dim=-1)
+            for row, line in zip(batch, logprobs, strict=True):
+                if row.request.key in skip:
+                    continue
+                scores = {label: float(line[ids].logsumexp(dim=-1)) for label, ids in spellings.items()}
+                yield LabelScores(
+                    key=row.request.key, logprobs={**scores}, prompt_tokens=len(row.ids), completion_tokens=1
+                )
+
+    def _spellings(self, labels: Sequence[str]) -> dict[str, list[int]]:
+        """The tokens that spell each label, white space around it aside."""
+        texts = self._tokenizer.batch_decode([[token] for token in range(len(self._tokenizer))])
+        found = {label: [token for token, text in enumerate(texts) if text.strip() == label] for label in labels}
+        for label, ids in found.items():
+            if not ids:
+                raise UserError(f"No token of the model spells the label '{label}'.", mend="Take letters: A, B.")
+        return found
 
     def _written(self, row: _Row) -> str:
         """The text so far; bytes that do not make a character yet are decoded as U+FFFD, and wait."""
