@@ -38,6 +38,7 @@ def test_the_shipped_trainings_are_found(tmp_path: Path) -> None:
     stage3 = found["artifacts/smollm2-135m/stage3"]
     assert stage3.finished
     assert stage3.facts["steps"]
+    assert int(stage3.facts["tokens a second"]) > 0
     assert {panel.name for panel in panels([stage3])} >= {"loss", "pairs", "margins"}
 
 
