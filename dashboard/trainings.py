@@ -100,7 +100,7 @@ def _training(name: str, folder: Path, log: Path) -> Training:
 def _facts(manifest: dict[str, Any]) -> dict[str, str]:
     metrics, counts = manifest.get("metrics") or {}, manifest.get("counts") or {}
     tokens, seconds, steps = counts.get("tokens_trained"), metrics.get("training_seconds"), metrics.get("steps")
-    timed = isinstance(seconds, int | float) and seconds > 0
+    took = float(seconds) if isinstance(seconds, int | float) else 0.0
     found: dict[str, Any] = {
         "kind": manifest.get("kind"),
         "made": str(manifest.get("created", ""))[:10],
@@ -108,8 +108,8 @@ def _facts(manifest: dict[str, Any]) -> dict[str, str]:
         "rows": counts.get("rows_trained"),
         "held-out rows": counts.get("rows_held_out"),
         "tokens": tokens,
-        "tokens a second": round(tokens / seconds) if timed and isinstance(tokens, int) else None,
-        "minutes": round(seconds / 60, 1) if timed else None,
+        "tokens a second": round(tokens / took) if took and isinstance(tokens, int) else None,
+        "minutes": round(took / 60, 1) if took else None,
         "held-out loss": metrics.get("eval_loss"),
         "held-out accuracy": metrics.get("eval_rewards/accuracies", metrics.get("eval_mean_token_accuracy")),
     }

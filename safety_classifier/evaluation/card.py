@@ -46,10 +46,12 @@ def _heads(results: Results) -> str:
         [name, f"{row.positives:,} / {row.labelled:,}", *(str(row.metrics.get(key, "-")) for key in METRICS)]
         for name, row in {"**macro, headline**": table.macro, **table.heads}.items()
     ]
-    rows += [
-        [f"{name} (pairs)", f"{pair.pairs:,}", f"accuracy {pair.accuracy}", *[""] * (len(METRICS) - 1)]
-        for name, pair in results.pairs[CLASSIFIER].items()
-    ]
+    for name, pair in results.pairs[CLASSIFIER].items():
+        each = {f"{name} (pairs)": pair} | {f"{name}, {source}": one for source, one in pair.sources.items()}
+        rows += [
+            [label, f"{one.pairs:,}", f"accuracy {one.accuracy}", *[""] * (len(METRICS) - 1)]
+            for label, one in each.items()
+        ]
     return "### Heads\n\n" + markdown_table(["head", "positive / labelled", *METRICS.values()], rows)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from runs.config import StrictModel
 from safety_classifier.calibration import BINS, Floats, Ints, bin_index
@@ -263,11 +264,18 @@ def within_source(
     ]
 
 
-class PairAccuracy(StrictModel):
-    """How often a preference head scores the chosen response above the rejected one; a tie counts half."""
+class SourcePairs(StrictModel):
+    """Pairs of one source."""
 
     pairs: int
     accuracy: Estimate
+
+
+class PairAccuracy(SourcePairs):
+    """How often a preference head scores the chosen response above the rejected one; a tie counts half."""
+
+    sources: dict[str, SourcePairs] = Field(default_factory=dict)
+    """The same within each source: easy pairs of one flatter the pooled figure."""
 
 
 def pair_wins(scores: Scores, pairs: Ints, column: int) -> Floats:
@@ -283,8 +291,15 @@ def pair_accuracies(
     found = {}
     for name, pairs in rows.pairs.items():
         wins = pair_wins(scores, pairs, labels.column(name))
-        accuracy = mean_estimate(wins, rows.clusters[pairs[:, 0]], resamples=resamples, seed=seed)
-        found[name] = PairAccuracy(pairs=len(pairs), accuracy=accuracy)
+        clusters = rows.clusters[pairs[:, 0]]
+        origin = np.array(rows.sources)[pairs[:, 0]]
+        sources = {}
+        for source in np.unique(origin):
+            own = origin == source
+            accuracy = mean_estimate(wins[own], clusters[own], resamples=resamples, seed=seed)
+            sources[str(source)] = SourcePairs(pairs=int(own.sum()), accuracy=accuracy)
+        accuracy = mean_estimate(wins, clusters, resamples=resamples, seed=seed)
+        found[name] = PairAccuracy(pairs=len(pairs), accuracy=accuracy, sources=sources)
     return found
 
 

@@ -119,12 +119,14 @@ def _test(results: Results) -> str:
         first = name == CLASSIFIER
         parts.append(f"<h3>{escape(title)}</h3>{shown}" if first else _folded(title, shown))
     pairs = [
-        [NAMES.get(name, name), words(head), f"{one.pairs:,}", str(one.accuracy)]
+        [NAMES.get(name, name), words(head), source, f"{one.pairs:,}", str(one.accuracy)]
         for name, found in results.pairs.items()
-        for head, one in found.items()
+        for head, pooled in found.items()
+        for source, one in [("all", pooled), *pooled.sources.items()]
     ]
     if pairs:
-        parts.append("<h3>Preference pairs</h3>" + html_table(["scorer", "head", "pairs", "accuracy"], pairs))
+        header = ["scorer", "head", "source", "pairs", "accuracy"]
+        parts.append("<h3>Preference pairs</h3>" + html_table(header, pairs))
     return "".join(parts)
 
 

@@ -73,6 +73,8 @@ def _figures(results: Results) -> Iterator[tuple[str, float | None]]:
         yield f"within_source/{one.head}/{one.source}/auroc", one.auroc.value
     for head, pair in results.pairs[CLASSIFIER].items():
         yield f"test/{head}/pair_accuracy", pair.accuracy.value
+        for source, within in pair.sources.items():
+            yield f"within_source/{head}/{source}/pair_accuracy", within.accuracy.value
     for head, one_head in results.reliability.items():
         yield f"calibration/{head}/ece_before", one_head.ece_mass[0]
         yield f"calibration/{head}/ece_after", one_head.ece_mass[1]

@@ -123,6 +123,10 @@ def test_table_averages_the_headline_categories():
     pairs = pair_accuracies(LABELS, rows, scores, resamples=20, seed=0)
     assert pairs["harmlessness"].pairs == 60
     assert pairs["harmlessness"].accuracy.value == pytest.approx(0.8)
+    within = pairs["harmlessness"].sources
+    assert sum(one.pairs for one in within.values()) == 60
+    pooled = sum(one.pairs * one.accuracy.value for one in within.values()) / 60
+    assert pooled == pytest.approx(0.8)
 
 
 def test_within_source_shows_only_sources_with_both_classes():
