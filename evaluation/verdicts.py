@@ -16,8 +16,9 @@ def decide(contrast: Contrast, *, margin: float | None = MARGIN) -> Verdict:
 
     - ``not_measured``: fewer than two independent prompts, or a principle with fewer than `LEAST_UNITS`.
     - ``equivalent``: both one-sided tests reject a difference of the margin (Schuirmann 1987), that is, the interval at
-      level 1 - 2 alpha lies inside of it. This goes before the next: a difference that was declared not to matter
-      is not called better or worse, however surely it is there.
+      level 1 - 2 alpha lies inside of it, over at least `LEAST_UNITS` independent prompts: the spread of fewer is
+      not known well enough to rule a difference out. This goes before the next: a difference that was declared not to
+      matter is not called better or worse, however surely it is there.
     - ``better``, ``worse``: the adjusted p-value is at most alpha and the interval excludes 0.
     - ``undecided``: anything else, and whatever the missing scores could undo: bounds that leave the margin, or
       that have 0 between them. It does not mean equal.
@@ -35,6 +36,9 @@ def decide(contrast: Contrast, *, margin: float | None = MARGIN) -> Verdict:
         return Verdict(contrast=contrast, outcome="not_measured", margin=margin, sentence=reason)
     shown = _shown(contrast)
     alike = margin is not None and _inside(contrast.equivalence_interval, margin)
+    if alike and margin is not None and contrast.n_clusters < LEAST_UNITS:
+        sentence = f"{_undecided(contrast, missing_decides=False)} Too few to call them equivalent."
+        return Verdict(contrast=contrast, outcome="undecided", margin=margin, sentence=sentence)
     if alike and margin is not None and _inside(contrast.worst_case_bounds, margin):
         return Verdict(
             contrast=contrast, outcome="equivalent", margin=margin, sentence=_equivalent(contrast, margin, shown=shown)

@@ -136,6 +136,15 @@ def test_what_was_not_measured_never_reads_as_anything_else(first, second, sente
     assert non_inferiority(adjusted, 0.05).outcome == "not_measured"
 
 
+def test_a_handful_of_prompts_is_never_equivalent():
+    few = decide(record(**FLAT, **FLAT_BOUNDS, n_pairs=9, n_clusters=9), margin=0.02)
+    assert few.outcome == "undecided"
+    assert few.sentence.endswith("Too few to call them equivalent.")
+    same = decide(contrast(Question("stage3", "base", "fairness"), [0.5, 0.5], [0.5, 0.5]))
+    assert same.outcome == "undecided"
+    assert decide(record(**FLAT, **FLAT_BOUNDS, n_pairs=10, n_clusters=10), margin=0.02).outcome == "equivalent"
+
+
 def test_without_a_margin_nothing_is_equivalent():
     assert decide(record(**FLAT, **FLAT_BOUNDS), margin=None).outcome == "undecided"
     assert decide(record(**FLAT, **FLAT_BOUNDS), margin=0.018).outcome == "undecided"
