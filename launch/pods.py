@@ -57,6 +57,8 @@ class Ground:
     project: Path = PROJECT_ROOT
     ports: dict[int, int] = field(default_factory=dict)
     """Port in the manifest → port here, for those that Pods reach each other by."""
+    image: dict[str, object] = field(default_factory=dict)
+    """What stood under ``/app`` before the first Pod began."""
 
     @property
     def name(self) -> str:
@@ -99,6 +101,15 @@ class Ground:
                 path = PurePosixPath(mount["mountPath"])
                 if path.is_relative_to(APP):
                     self._mount(self.app / path.relative_to(APP), mount)
+        self.image = _marks(self.app)
+
+    def changed(self) -> list[str]:
+        """Paths under ``/app`` that Pods made, changed or took away outside their volumes, a mount point among them.
+
+        Nothing here keeps them from it; in a cluster the root file system is read-only and a mount point is busy.
+        """
+        now = _marks(self.app)
+        return sorted(path for path in {*now, *self.image} if now.get(path) != self.image.get(path))
 
     def _mount(self, place: Path, mount: Document) -> None:
         source = self.source(mount, self.folder)
@@ -168,6 +179,7 @@ class Pod:
         environment |= {
             "PATH": f"{tools}{os.pathsep}{os.environ.get('PATH', '')}",
             "PYTHONPATH": str(self.ground.app),
+            "PYTHONDONTWRITEBYTECODE": "1",  # the image's own
             "TMPDIR": self._here("/tmp", container),  # noqa: S108 (the Pod's)
         }
         environment |= {key: os.environ[key] for key in PASSED_ON if key in os.environ}
@@ -212,7 +224,7 @@ class Pod:
             text = re.sub(rf"{re.escape(self.ground.name)}-\d+\.{re.escape(service)}[.\w-]*", "127.0.0.1", text)
         text = text.replace("0.0.0.0", "127.0.0.1")  # noqa: S104 (the Pod's)
         for port, here in self._ports(container).items():
-            text = re.sub(rf"(?:(?<=:)|^){port}$", str(here), text)
+            text = re.sub(rf"(?:(?<=[:=])|^){port}$", str(here), text)
         places = {}
         for mount in container.get("volumeMounts") or []:
             path = PurePosixPath(mount["mountPath"])
@@ -242,6 +254,22 @@ PASSED_ON = ("LANG", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "HF_HUB_OFFLINE", "CA
 def _containers(template: Document) -> list[Document]:
     spec = template["spec"]
     return [*(spec.get("initContainers") or []), *spec["containers"]]
+
+
+def _marks(folder: Path) -> dict[str, object]:
+    """Relative path → what changes when somebody writes there; links, which volumes are, are not entered."""
+    found: dict[str, object] = {}
+    for parent, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = Path(parent, name)
+            status = path.lstat()
+            mark: object = "folder"
+            if path.is_symlink():
+                mark = path.readlink()
+            elif name in files:
+                mark = (status.st_mtime_ns, status.st_size)
+            found[str(path.relative_to(folder))] = mark
+    return found
 
 
 LINKED_BYTES = 2**20

@@ -138,6 +138,10 @@ class JobRunner:
         Args:
             timeout: seconds; then everything is killed and the Job has failed (as ``activeDeadlineSeconds``).
             on_poll: called ten times a second: where a test kills and evicts.
+
+        Raises:
+            UserError: a command cannot be started, or the Job came to its end only because it could write where a
+                cluster would not let it.
         """
         self.ground.prepare()
         end = time.monotonic() + timeout
@@ -148,12 +152,23 @@ class JobRunner:
                     on_poll(self)
                 outcome = self._collect()
                 if outcome is not None:
+                    if outcome.complete:
+                        self._refuse_writes()
                     return outcome
                 if time.monotonic() > end:
                     return Outcome(False, f"DeadlineExceeded: not done after {timeout:.0f} s", self.attempts)
                 time.sleep(POLL_S)
         finally:
             self._kill_all()
+
+    def _refuse_writes(self) -> None:
+        changed = self.ground.changed()
+        if changed:
+            raise UserError(
+                f"Job '{self.ground.name}' wrote to its image: {', '.join(changed[:5])}.",
+                why="In a cluster the root file system is read-only, and a mount point cannot be renamed.",
+                mend="Mount a volume there, or let the command write inside one.",
+            )
 
     def log(self, index: int, container: str = "main") -> str:
         """All that the Pods of an index have written so far."""

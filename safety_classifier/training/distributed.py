@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from runs.errors import UsageError
 from runs.job import INDEX
@@ -27,7 +28,7 @@ def join_cluster() -> None:
     """
     import jax
 
-    limits = {"shutdown_timeout_seconds": SHUTDOWN_S, "heartbeat_timeout_seconds": HEARTBEAT_S}
+    limits: dict[str, Any] = {"shutdown_timeout_seconds": SHUTDOWN_S, "heartbeat_timeout_seconds": HEARTBEAT_S}
     address = os.environ.get("JAX_COORDINATOR_ADDRESS")
     if address:
         if os.environ.get("JAX_PLATFORMS", "") == "cpu":

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from launch.checks import schemas
 from launch.checks.render import check_render
+from launch.checks.rules import apply
 from launch.checks.tree import Tree
 from launch.render import TREE, overlay_folder, overlay_names, render
 from runs.errors import UsageError, UserError
 from runs.paths import CONFIGS
-from tests.launch.overlays import SHIPPED, documents, text_of, write_overlay
+from tests.launch.overlays import JOBS, SHIPPED, documents, text_of, write_overlay
 
 ALL = [*SHIPPED, "everything"]
 
@@ -55,6 +57,20 @@ def test_another_number_reaches_every_field(tmp_path):
     assert {"mountPath": "/app/artifacts/qwen2.5-32b", "name": "work", "subPath": "artifacts/qwen2.5-32b"} in main[
         "volumeMounts"
     ]
+
+
+def test_the_evaluation_can_judge_by_the_clusters_own_classifier(tmp_path):
+    write_overlay(tmp_path, jobs=JOBS, components=("own-classifier", "one-source"))
+    tree = Tree(render(str(tmp_path)))
+    assert apply(tree) == []
+    assert schemas.check_models(tree) == []
+    jobs = {job.name: job for job in tree.jobs}
+    written = next(word for word in jobs["classifier"].containers[0]["args"] if "artifact=" in word)
+    for name, container in (("evaluate", "main"), ("verdict", "score")):
+        found = next(c for c in jobs[name].all_containers if c["name"] == container)
+        mount = next(m for m in found["volumeMounts"] if m["mountPath"] == "/app/artifacts/safety_classifier")
+        assert written == f"--set=artifact={mount['subPath']}"
+    assert jobs["evaluate"].metadata["annotations"]["constitutional-ai/after"] == "dpo,classifier"
 
 
 @pytest.mark.parametrize(

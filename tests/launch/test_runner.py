@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,12 @@ import pytest
 import yaml
 
 from launch.pods import Ground, Pod, expand
+from launch.render import TREE, parse, render_text
 from launch.runner import JobRunner
 from runs.errors import UserError
+from runs.paths import CONFIGS
+from safety_classifier.api import Classifier
+from tests.launch.overlays import write_overlay
 
 POLICY = {
     "rules": [
@@ -225,6 +230,19 @@ def test_eviction_is_ignored_and_a_kill_counts(tmp_path, project, how, code):
     assert struck.ending == ("ignored" if how == "evict" else "failed")
 
 
+@pytest.mark.parametrize(
+    ("script", "where"),
+    [
+        ("import pathlib; pathlib.Path('other/new.txt').write_text('x')", "other/new.txt"),
+        ("import pathlib; pathlib.Path('other/kept.txt').write_text('another')", "other/kept.txt"),
+        ("import os; os.rename('results', 'old'); os.mkdir('results')", "old, results"),
+    ],
+)
+def test_a_write_that_a_cluster_would_refuse_is_refused(tmp_path, project, script, where):
+    with pytest.raises(UserError, match=f"wrote to its image: {where}"):
+        runner(tmp_path, project, script, completions=1, parallelism=1).run(timeout=120)
+
+
 def test_init_containers_run_first_and_one_after_the_other(tmp_path, project):
     job = a_job(
         "import pathlib; print(pathlib.Path('results/first').read_text())",
@@ -247,14 +265,12 @@ def test_a_deadline_kills_what_runs(tmp_path, project):
 # The local overlay's own commands
 
 
-def local(family: str = "smollm2-135m", **settings: str) -> list[dict[str, Any]]:
-    """The rendered local overlay, with another family and other settings."""
-    from launch.render import parse, render_text
-
-    documents = parse(render_text("local").replace("artifacts/smollm2-135m", f"artifacts/{family}"))
+def local(family: str = "smollm2-135m", overlay: str = "local") -> list[dict[str, Any]]:
+    """The rendered local overlay, with another family."""
+    documents = parse(render_text(overlay).replace("artifacts/smollm2-135m", f"artifacts/{family}"))
     for document in documents:
         if document["kind"] == "ConfigMap" and document["metadata"]["name"].startswith("settings"):
-            document["data"] |= {"FAMILY": family, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"} | settings
+            document["data"] |= {"FAMILY": family, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     return documents
 
 
@@ -291,21 +307,30 @@ def test_every_index_of_the_overlay_knows_its_place(tmp_path, job):
             assert environment["JAX_COORDINATOR_ADDRESS"].startswith("127.0.0.1:")
 
 
-def tiny_chain(tmp_path: Path) -> tuple[list[dict[str, Any]], Path]:
+def with_own_classifier(folder: Path) -> str:
+    """The local overlay and the component that makes the evaluation judge by the cluster's own classifier."""
+    up = os.path.relpath(TREE, folder.resolve())
+    made = {"resources": [f"{up}/overlays/local"]}
+    component = {"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization", **made}
+    (folder / "kustomization.yaml").write_text(
+        yaml.safe_dump(component | {"components": [f"{up}/components/own-classifier"]})
+    )
+    return str(folder)
+
+
+def tiny_chain(tmp_path: Path, overlay: str = "local") -> tuple[list[dict[str, Any]], Path]:
     """The local overlay with a tiny Llama as its family."""
     from tests.finetune.distributed_driver import prepare
 
     place = tmp_path / "tiny"
     prepare(place)
-    documents = local("tiny-llama")
+    documents = local("tiny-llama", overlay)
     family = yaml.safe_load((place / "tiny-llama.yaml").read_text())
     into(documents, "models", "tiny-llama.yaml", family)
     for stage, adapter in (("sft", "stage2"), ("dpo", "stage3")):
         run = yaml.safe_load((place / f"{stage}.yaml").read_text())
         run |= {"family": "tiny-llama", "output_dir": f"artifacts/tiny-llama/{adapter}"}
         into(documents, "finetune", f"tiny-llama-{stage}.yaml", run)
-    settings = {"models": ["base"], "batch_size": 4, "limit": 40, "evaluators": ["fairness"]}
-    into(documents, "evaluation", "default.yaml", settings | {"sampling": {"max_new_tokens": 8}})
     return documents, tmp_path / "root"
 
 
@@ -313,17 +338,23 @@ def train_log(root: Path, stage: str) -> bytes:
     return (root / "volumes" / "work" / "artifacts" / "tiny-llama" / stage / "train_log.jsonl").read_bytes()
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> bytes:
+    """The log of the overlay's SFT by two Pods with a rank each."""
+    documents, root = tiny_chain(tmp_path_factory.mktemp("undisturbed"))
+    ranks = JobRunner(documents, "sft", root)
+    assert ranks.run(timeout=1500).complete, ranks.log(0)
+    return train_log(root, "stage2")
+
+
 @pytest.mark.slow
-def test_torch_ranks_of_the_overlay_train_and_come_back_after_a_kill_and_an_eviction(tmp_path):
+def test_torch_ranks_of_the_overlay_come_back_after_a_kill_and_an_eviction(undisturbed, tmp_path):
     documents, root = tiny_chain(tmp_path)
-    undisturbed = JobRunner(documents, "sft", root / "a")
-    outcome = undisturbed.run(timeout=1500)
-    assert outcome.complete, undisturbed.log(0)
-    disturbed = JobRunner(documents, "sft", root / "b")
+    disturbed = JobRunner(documents, "sft", root)
     struck: list[str] = []
 
     def strike(running: JobRunner) -> None:
-        checkpoints = list((root / "b" / "volumes").glob("**/.work/checkpoint-*/complete.json"))
+        checkpoints = list((root / "volumes").glob("**/.work/checkpoint-*/complete.json"))
         if len(struck) == 0 and checkpoints and len(running.running) == 2:
             running.kill(1)
             struck.append("kill")
@@ -334,21 +365,79 @@ def test_torch_ranks_of_the_overlay_train_and_come_back_after_a_kill_and_an_evic
     outcome = disturbed.run(timeout=3000, on_poll=strike)
     assert outcome.complete, disturbed.log(0)
     assert struck
-    assert train_log(root / "b", "stage2") == train_log(root / "a", "stage2")
+    assert train_log(root, "stage2") == undisturbed
 
 
 @pytest.mark.slow
-def test_eight_evaluation_shards_of_the_overlay_merge(tmp_path):
-    documents, root = tiny_chain(tmp_path)
-    shards = JobRunner(documents, "evaluate", root)
-    assert shards.run(timeout=3000).complete, shards.log(0)
-    verdict = JobRunner(documents, "verdict", root)
-    assert verdict.run(timeout=1500).complete, verdict.log(0, "score") + verdict.log(0)
-    results = root / "volumes" / "work" / "results" / "evaluation"
+def test_a_pod_with_two_ranks_by_torchrun_takes_the_steps_of_two_pods_with_one(undisturbed, tmp_path):
+    write_overlay(tmp_path, jobs=("sft",), components=("gpu-a100", "one-source"))
+    documents, root = tiny_chain(tmp_path, overlay=str(tmp_path))
+    job = next(d for d in documents if d["kind"] == "Job")
+    job["spec"] |= {"completions": 1, "parallelism": 1}
+    environment = job["spec"]["template"]["spec"]["containers"][0]["env"]
+    next(entry for entry in environment if entry["name"] == "JOB_COMPLETIONS")["value"] = "1"
+    pod = JobRunner(documents, "sft", root)
+    assert pod.run(timeout=1500).complete, pod.log(0)
+    assert train_log(root, "stage2") == undisturbed
+
+
+OUTPUTS = ("samples.jsonl", "results.json", "statistics.json", "comparison.csv", "config.yaml", "run.json")
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory) -> tuple[Path, list[str]]:
+    """The claim after classifier, evaluate and verdict, with `own-classifier`; and how the classifier's Pods ended."""
+    place = tmp_path_factory.mktemp("evaluated")
+    documents, root = tiny_chain(place, overlay=with_own_classifier(place))
+    small = yaml.safe_load((CONFIGS / "safety_classifier" / "tiny.yaml").read_text())
+    small["train"] |= {"buckets": [64], "tokens_per_batch": 2048, "max_steps": 24}
+    into(documents, "safety-classifier", "tiny.yaml", small | {"checkpoints": {"every": 4, "validation_rows": 100}})
+    settings = {"models": ["base"], "batch_size": 4, "limit": 40, "evaluators": ["fairness", "safety_classifier"]}
+    into(documents, "evaluation", "default.yaml", settings | {"sampling": {"max_new_tokens": 8}})
+    struck: list[int] = []
+
+    def strike(running: JobRunner) -> None:
+        checkpoints = list(root.glob("volumes/work/results/safety_classifier/tiny/checkpoints/[0-9]*"))
+        if not struck and checkpoints and len(running.running) == 2:
+            running.evict(1)
+            struck.append(1)
+
+    trainer = JobRunner(documents, "classifier", root)
+    outcome = trainer.run(timeout=900, on_poll=strike)
+    assert outcome.complete, (outcome.why, trainer.log(0))
+    whole = copy.deepcopy(documents)
+    machine = next(d for d in whole if d["kind"] == "Job" and d["metadata"]["name"] == "evaluate")
+    machine["spec"] |= {"completions": 1, "parallelism": 1}
+    main = machine["spec"]["template"]["spec"]["containers"][0]
+    main["args"] = [word for word in main["args"] if not word.startswith(("--shard", "--output-dir"))]
+    main["args"].append("--output-dir=results/evaluation/one-machine")
+    for found, job in ((documents, "evaluate"), (documents, "verdict"), (whole, "evaluate")):
+        runner = JobRunner(found, job, root)
+        assert runner.run(timeout=1500).complete, runner.log(0, "score") + runner.log(0)
+    return root / "volumes" / "work" / "results", [attempt.ending for attempt in outcome.attempts]
+
+
+@pytest.mark.slow
+def test_eight_evaluation_shards_of_the_overlay_merge_into_the_bytes_of_one_machine(evaluated):
+    results = evaluated[0] / "evaluation"
     assert len(list(results.glob("tiny-llama-shards/*/manifest.json"))) == 8
     samples = (results / "tiny-llama" / "samples.jsonl").read_text().splitlines()
     assert len({json.loads(line)["prompt_id"] for line in samples}) == 40
-    assert json.loads((results / "tiny-llama" / "results.json").read_text())["stamp"] == ""
+    for name in OUTPUTS:
+        assert (results / "tiny-llama" / name).read_bytes() == (results / "one-machine" / name).read_bytes(), name
+
+
+@pytest.mark.slow
+def test_the_classifier_of_the_overlay_survives_an_eviction_and_judges(evaluated):
+    results, endings = evaluated
+    assert endings == ["ignored", "ignored", "succeeded", "succeeded"]
+    log = (results / "safety_classifier" / "tiny" / "log.jsonl").read_text().splitlines()
+    steps = [json.loads(line)["step"] for line in log if "train/loss" in line]
+    assert steps == sorted(set(steps))  # none is lost, none is logged twice
+    trained = Classifier.load(results / "safety_classifier" / "artifact").identity
+    judged = json.loads((results / "evaluation" / "tiny-llama" / "run.json").read_text())["identity"]["evaluators"]
+    assert judged["safety_classifier"].endswith(trained[:12])
+    assert Classifier.load().identity != trained
 
 
 JAX = """
