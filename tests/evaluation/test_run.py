@@ -109,10 +109,19 @@ def test_kill_9_then_the_same_command_gives_the_same_bytes(finished, family, pro
 @pytest.mark.slow
 def test_shards_merge_into_the_bytes_of_one_machine(finished, family, prompts, tmp_path):
     job = {**os.environ, "JOB_COMPLETIONS": "4"}
-    for index in range(4):
-        arguments = options(family, prompts, tmp_path / "shards" / str(index))
-        done = evaluate(*arguments, "--shard", "auto", "--no-report", env={**job, "JOB_COMPLETION_INDEX": str(index)})
-        assert done.returncode == 0, done.stderr
+    shards = [
+        subprocess.Popen(
+            command(*options(family, prompts, tmp_path / "shards" / str(index)), "--shard", "auto", "--no-report"),
+            env={**job, "JOB_COMPLETION_INDEX": str(index)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(4)
+    ]
+    for shard in shards:
+        _, errors = shard.communicate(timeout=900)
+        assert shard.returncode == 0, errors
     merged = tmp_path / "merged"
     done = evaluate("score", tmp_path / "shards", "--output-dir", merged)
     assert done.returncode == 0, done.stderr
