@@ -12,6 +12,8 @@ import time
 
 import pytest
 
+from tests.board import asked, exported
+
 DRIVER = [sys.executable, "-m", "tests.safety_classifier.training_driver"]
 
 
@@ -52,12 +54,17 @@ def wait_for_checkpoint(folder, process, seconds=900):
 def reference(tmp_path_factory):
     """An uninterrupted run: its folder and the digest of its weights."""
     folder = tmp_path_factory.mktemp("reference") / "run"
-    return folder, finished(start(folder))
+    return folder, finished(start(folder, CAI_METRICS=str(folder.with_suffix(".prom"))))
 
 
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes(reference, tmp_path):
     assert finished(start(tmp_path / "again")) == reference[1]
+
+
+@pytest.mark.slow
+def test_training_exports_what_the_dashboard_shows(reference):
+    assert asked("cai_classifier") <= exported(reference[0].with_suffix(".prom").read_text())
 
 
 @pytest.mark.slow
@@ -94,15 +101,24 @@ def test_four_devices_give_the_losses_of_one(tmp_path):
         assert loss == pytest.approx(theirs[step], rel=1e-4)
 
 
-@pytest.mark.slow
-def test_two_processes_train_together(tmp_path):
+def pair(folder, **environment):
+    """Both processes of a run of two."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    cluster = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}", "JAX_NUM_PROCESSES": "2"}
-    both = [start(tmp_path / "two", JAX_PROCESS_ID=str(index), **cluster) for index in range(2)]
-    digests = {finished(process) for process in both}
-    assert len(digests) == 1
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+    cluster = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
+    return [start(folder, JOB_COMPLETION_INDEX=str(index), **cluster, **environment) for index in range(2)]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The digests of the weights that each process of an undisturbed run of two has."""
+    return {finished(process) for process in pair(tmp_path_factory.mktemp("pair") / "run")}
+
+
+@pytest.mark.slow
+def test_two_processes_end_with_the_same_weights(undisturbed):
+    assert len(undisturbed) == 1
 
 
 @pytest.mark.slow
@@ -114,50 +130,28 @@ def test_another_config_in_the_folder_is_refused(reference):
 
 
 @pytest.mark.slow
-def test_sigterm_to_one_of_two_processes_stops_both_at_one_step(tmp_path):
+def test_sigterm_to_one_of_two_processes_stops_both_at_one_step(undisturbed, tmp_path):
     """The same result as an undisturbed run of two; no process is left waiting for the other."""
-
-    def cluster():
-        with socket.socket() as listener:
-            listener.bind(("127.0.0.1", 0))
-            return {
-                "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{listener.getsockname()[1]}",
-                "JAX_NUM_PROCESSES": "2",
-            }
-
-    def both(folder, **environment):
-        found = cluster()
-        return [start(folder, JOB_COMPLETION_INDEX=str(index), **found, **environment) for index in range(2)]
-
-    (whole,) = {finished(process) for process in both(tmp_path / "whole")}
     folder = tmp_path / "stopped"
-    stopped = both(folder, STEP_DELAY="1")
+    stopped = pair(folder, STEP_DELAY="1")
     wait_for_checkpoint(folder, stopped[0])
     stopped[1].send_signal(signal.SIGTERM)
     said = [process.communicate(timeout=900)[0] for process in stopped]
     assert [process.returncode for process in stopped] == [75, 75]
     assert len({line for out in said for line in out.splitlines() if "the state is saved" in line}) == 1
-    assert {finished(process) for process in both(folder)} == {whole}
+    assert {finished(process) for process in pair(folder)} == undisturbed
 
 
 @pytest.mark.slow
-def test_killing_one_of_two_processes_ends_both_and_the_restart_gives_the_same_bytes(tmp_path):
-    def both(folder, **environment):
-        with socket.socket() as listener:
-            listener.bind(("127.0.0.1", 0))
-            address = f"127.0.0.1:{listener.getsockname()[1]}"
-        cluster = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
-        return [start(folder, JAX_PROCESS_ID=str(index), **cluster, **environment) for index in range(2)]
-
-    (whole,) = {finished(process) for process in both(tmp_path / "whole")}
+def test_killing_one_of_two_processes_ends_both_and_the_restart_gives_the_same_bytes(undisturbed, tmp_path):
     folder = tmp_path / "killed"
-    killed = both(folder, STEP_DELAY="0.5")
+    killed = pair(folder, STEP_DELAY="0.5")
     wait_for_checkpoint(folder, killed[0])
     killed[1].send_signal(signal.SIGKILL)
     for process in killed:
         process.communicate(timeout=900)
     assert all(process.returncode not in (0, 2, 64, 75) for process in killed)
-    assert {finished(process) for process in both(folder)} == {whole}
+    assert {finished(process) for process in pair(folder)} == undisturbed
 
 
 @pytest.mark.parametrize(
