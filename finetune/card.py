@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from finetune.config import DPORun, SFTRun
+from finetune.config import DPORun, RewardRun, SFTRun
 from inference.families import Family
 
 LIMITS = {
@@ -19,11 +19,15 @@ LIMITS = {
         "- Preference accuracy says how often the adapter ranks held-out pairs as they are labelled. "
         "It does not say that its answers are safe: `evaluate` measures those.",
     ),
+    "reward": (
+        "- It ranks answers to one prompt. Its numbers have no zero, and rewards of different prompts do not compare.",
+        "- A policy that is trained against it finds answers that it rates too high: watch another instrument too.",
+    ),
 }
 
 
 def render(
-    run: SFTRun | DPORun,
+    run: SFTRun | DPORun | RewardRun,
     *,
     kind: str,
     family: Family,
@@ -36,7 +40,7 @@ def render(
 
     Args:
         run: the resolved config.
-        kind: ``sft`` or ``dpo``.
+        kind: ``sft``, ``dpo`` or ``reward``.
         family: the base.
         inputs: digests of what was read.
         counts: rows and tokens.
@@ -45,6 +49,7 @@ def render(
     """
     what = {
         "sft": "a LoRA adapter fine-tuned on conversations; the loss covers every assistant turn",
+        "reward": "a reward model: a LoRA adapter and a head of one output, trained on preference pairs",
         "dpo": "a LoRA adapter tuned on preference pairs with DPO, against a frozen copy of where it started",
     }[kind]
     sources = "\n".join(

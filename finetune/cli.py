@@ -1,4 +1,4 @@
-"""The command line: `finetune {sft,dpo,merge}`. Heavy imports happen inside the commands."""
+"""The command line: `finetune {sft,dpo,reward,merge}`. Heavy imports happen inside the commands."""
 
 from __future__ import annotations
 
@@ -81,6 +81,32 @@ def dpo(
     first = announced().first
     reporter = Reporter(json_output=json_output, quiet=quiet or not first)
     outcome = run_dpo(run, Options(command=command, resume=resume, dry_run=dry_run), reporter)
+    if first:
+        reporter.result(*outcome)
+
+
+@app.command()
+def reward(
+    config: ConfigOption,
+    overrides: SetOption = None,
+    output_dir: OutputOption = None,
+    data_root: DataOption = None,
+    seed: SeedOption = None,
+    limit: LimitOption = None,
+    resume: ResumeOption = True,
+    dry_run: DryOption = False,
+    json_output: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Train a reward model on preference pairs: a number for an answer, for `finetune rl`."""
+    from finetune.config import RewardRun
+    from finetune.fit import Options
+    from finetune.reward import run_reward
+
+    run, command = _read(RewardRun, "reward", config, overrides, output_dir, data_root, seed, limit)
+    first = announced().first
+    reporter = Reporter(json_output=json_output, quiet=quiet or not first)
+    outcome = run_reward(run, Options(command=command, resume=resume, dry_run=dry_run), reporter)
     if first:
         reporter.result(*outcome)
 

@@ -30,7 +30,11 @@ LossType = Literal[
     "apo_down",
     "sft",
     "sigmoid_norm",
+    "kto",
+    "orpo",
 ]
+ALONE = ("kto", "orpo")
+"""Losses of their own trainers, which are not added to others."""
 
 
 class ModelSection(StrictModel):
@@ -86,6 +90,8 @@ class DPOData(DataSection):
 
     min_label_prob: float = Field(default=0.5, ge=0.0, le=1.0)
     """Pairs whose ``label_prob`` (how sure the labeller is) is lower are left out."""
+    default_label_prob: float | None = Field(default=None, ge=0.0, le=1.0)
+    """For ``train.soft_labels``: the label of pairs that nobody judged; null leaves them out."""
 
 
 class TrainSection(StrictModel):
@@ -175,8 +181,14 @@ class DPOTrainSection(TrainSection):
     """Weight of each loss; null means 1 each."""
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=0.5)
     """Share of labels taken to be flipped. Only ``robust`` reads it: TRL ignores it for ``sigmoid``."""
-    precompute_ref_log_probs: bool = False
-    """Run the reference once before training; saves time when there is more than one epoch."""
+    soft_labels: bool = False
+    """The ``sigmoid`` loss takes each pair's ``label_prob`` as its label (`finetune.losses.soft_sigmoid`)."""
+    desirable_weight: float = Field(default=1.0, gt=0.0)
+    """KTO: weight of the chosen answers."""
+    undesirable_weight: float = Field(default=1.0, gt=0.0)
+    """KTO: weight of the rejected answers."""
+    precompute_ref_log_probs: bool | Literal["auto"] = "auto"
+    """Run the reference once before training. ``auto``: when there is more than one epoch, where it saves time."""
 
     @model_validator(mode="after")
     def _losses(self) -> DPOTrainSection:
@@ -186,13 +198,50 @@ class DPOTrainSection(TrainSection):
             raise ValueError("loss_type names a loss twice")
         if set(self.loss_type) == {"sft"}:
             raise ValueError("loss_type has only 'sft', which ignores the rejected answers; use `finetune sft`")
+        for name in ALONE:
+            if name in self.loss_type and (len(self.loss_type) > 1 or self.loss_weights is not None):
+                raise ValueError(f"loss_type '{name}' stands alone and has no loss_weights")
+        if self.soft_labels and "sigmoid" not in self.loss_type:
+            raise ValueError("soft_labels acts only in the 'sigmoid' loss; add it to loss_type, or set false")
+        if "kto" not in self.loss_type and (self.desirable_weight, self.undesirable_weight) != (1.0, 1.0):
+            raise ValueError("desirable_weight and undesirable_weight act only in the 'kto' loss")
+        if "kto" in self.loss_type and (self.per_device_train_batch_size % 2 or self.per_device_train_batch_size < 4):
+            raise ValueError(
+                "the 'kto' loss needs an even per_device_train_batch_size of at least 4 answers: "
+                "it estimates the KL from answers under each other's prompts"
+            )
+        if "orpo" in self.loss_type and self.precompute_ref_log_probs is True:
+            raise ValueError("the 'orpo' loss has no reference; set precompute_ref_log_probs to auto or false")
         if self.label_smoothing and "robust" not in self.loss_type:
             raise ValueError("label_smoothing acts only in the 'robust' loss; add it to loss_type, or set 0")
         return self
 
 
+class MonitorSection(StrictModel):
+    """What is watched on held-out pairs at every evaluation, against the state before the first step.
+
+    DPO's loss can fall while the model gets worse: the chosen answers become less likely (only less slowly than the
+    rejected ones), answers repeat themselves or shrink.
+    """
+
+    action: Literal["warn", "stop"] = "warn"
+    """Say so, or stop with a checkpoint; the manifest keeps it either way."""
+    chosen_logp_fall: float | None = Field(default=0.2, gt=0.0)
+    """Alarm when the chosen answers' log-probability falls by this, in nats a token; null: not watched."""
+    repetition_rise: float | None = Field(default=0.1, gt=0.0)
+    """Alarm when the share of repeated 4-grams in sampled answers rises by this; null: not watched."""
+    length_fall: float | None = Field(default=0.5, gt=0.0, lt=1.0)
+    """Alarm when sampled answers are shorter by this share; null: not watched."""
+    prompts: int = Field(default=16, ge=0)
+    """Held-out prompts that are answered; 0 samples nothing."""
+    max_new_tokens: int = Field(default=64, ge=8)
+    """Length of a sampled answer at most, in tokens."""
+    temperature: float = Field(default=0.7, ge=0.0)
+    """Of the sampling, which is seeded by prompt; 0 is greedy."""
+
+
 class _Run(StrictModel):
-    """What SFT and DPO runs share."""
+    """What all runs share."""
 
     family: str
     """Base model: a name under configs/models, or a YAML file like those."""
@@ -233,10 +282,42 @@ class DPORun(_Run):
     """Only with ``init_adapter: null``: the shape of the new adapter. Otherwise it is the init_adapter's own."""
     data: DPOData
     train: DPOTrainSection
+    monitors: MonitorSection | None = None
+    """What is watched at every evaluation; null watches nothing."""
 
     @model_validator(mode="after")
     def _consistent(self) -> DPORun:
         self._check(self.train, self.data)
+        if self.monitors is not None and self.train.eval_steps is None:
+            raise ValueError("monitors need train.eval_steps")
+        if self.monitors is not None and self.monitors.prompts and self.train.fsdp:
+            raise ValueError("answers are not sampled while FSDP holds the weights in parts: set monitors.prompts to 0")
+        if self.data.default_label_prob is not None and not self.train.soft_labels:
+            raise ValueError("data.default_label_prob is read only with train.soft_labels")
         if self.init_adapter is not None and self.lora is not None:
             raise ValueError("lora is the init_adapter's own; leave the section out, or set init_adapter to null")
+        return self
+
+
+class RewardTrainSection(TrainSection):
+    """As `TrainSection`, with the reward trainer's own term."""
+
+    center_rewards_coefficient: float | None = Field(default=None, gt=0.0)
+    """Adds this times (r(chosen) + r(rejected))² to the loss, which keeps rewards near 0 (Eisenstein et al. 2023)."""
+
+
+class RewardRun(_Run):
+    """`finetune reward`: a reward model on preference pairs."""
+
+    lora: LoraSection = LoraSection()
+    data: DPOData
+    train: RewardTrainSection
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RewardRun:
+        self._check(self.train, self.data)
+        if self.train.fsdp:
+            raise ValueError("a reward model is not trained under FSDP: its head is whole in every process (DDP)")
+        if self.data.default_label_prob is not None:
+            raise ValueError("a reward model's loss has no soft labels; leave data.default_label_prob out")
         return self

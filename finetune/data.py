@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
@@ -41,7 +41,7 @@ Row = dict[str, Any]
 class Example:
     """One row, ready for the trainer."""
 
-    columns: dict[str, list[int]]
+    columns: dict[str, Any]
     """TRL's columns: ``input_ids`` and ``labels``, or ``prompt_ids``, ``chosen_ids`` and ``rejected_ids``."""
     tokens: int
     """Tokens that the model reads."""
@@ -49,6 +49,8 @@ class Example:
     """Tokens that the loss sees."""
     shortened: bool = False
     """Whether turns were cut off at the end."""
+    prompt: Messages = ()
+    """A pair's prompt, for those who have it answered."""
 
 
 @dataclass
@@ -62,6 +64,13 @@ class Examples:
     unused: Counter[str] = field(default_factory=Counter)
     """Good rows beyond ``max_rows`` or ``max_holdout_rows``."""
     read: int = 0
+    whole_pairs: list[Example] | None = None
+    """The held-out pairs where ``holdout`` has their answers one by one."""
+
+    @property
+    def pairs(self) -> list[Example]:
+        """The held-out pairs, in the order of their hashes: a random draw."""
+        return self.holdout if self.whole_pairs is None else self.whole_pairs
 
     @property
     def trained_fraction(self) -> float:
@@ -148,19 +157,58 @@ def sft_examples(data: SFTData, tokenizer: PreTrainedTokenizerBase) -> Examples:
     )
 
 
-def dpo_examples(data: DPOData, tokenizer: PreTrainedTokenizerBase) -> Examples:
-    """Read and tokenise preference pairs.
+def dpo_examples(data: DPOData, tokenizer: PreTrainedTokenizerBase, *, soft: bool = False) -> Examples:
+    """Read and tokenise preference pairs; with ``soft``, each has its ``label_prob``.
 
     Raises:
         UserError: a source cannot be read, or has no ``prompt``, ``chosen`` or ``rejected``.
     """
+
+    def encode(parsed: tuple[tuple[Messages, str, str], float | None]) -> Example:
+        example = _encode_pair(parsed[0], tokenizer, data.max_tokens)
+        return replace(example, columns=example.columns | {"label_prob": parsed[1]}) if soft else example
+
     return _collect(
         data,
-        parse=lambda row: pair(row, data.min_label_prob),
-        encode=lambda parsed: _encode_pair(parsed, tokenizer, data.max_tokens),
-        split_by=lambda parsed: first_turn_id(parsed[0]),
+        parse=lambda row: (pair(row, data.min_label_prob), label(row, data.default_label_prob) if soft else None),
+        encode=encode,
+        split_by=lambda parsed: first_turn_id(parsed[0][0]),
         content=lambda row: [row.get(name) for name in ("prompt", "chosen", "rejected")],
     )
+
+
+def unpaired(pairs: Examples, *, batch: int, grouped: bool) -> Examples:
+    """Pairs as single answers with a label, for KTO, in batches whose rows belong together.
+
+    A batch holds the chosen answers of some pairs and then their rejected ones. ``KL_completion_ids`` is the answer of
+    the row before it in the batch, which stands under another prompt (Ethayarajh et al. 2024, section 4.1).
+
+    Args:
+        pairs: what `dpo_examples` gave.
+        batch: answers in a batch; even.
+        grouped: put pairs of like length together.
+    """
+    train, holdout = _unpaired(pairs.train, batch // 2, grouped), _unpaired(pairs.holdout, batch // 2, grouped=True)
+    return replace(pairs, train=train, holdout=holdout, whole_pairs=pairs.holdout)
+
+
+def _unpaired(examples: Sequence[Example], size: int, grouped: bool) -> list[Example]:
+    ordered = sorted(examples, key=lambda example: -example.tokens) if grouped else list(examples)
+    rows: list[Example] = []
+    for start in range(0, len(ordered), size):
+        block = ordered[start : start + size]
+        answers = [(example, side) for side in ("chosen_ids", "rejected_ids") for example in block]
+        # A pair alone would lend its answers to its own prompt: it borrows from the block before.
+        others = (
+            answers if len(block) > 1 else [(example, "chosen_ids") for example in ordered[max(start - 2, 0) :][:2]]
+        )
+        for index, (example, side) in enumerate(answers):
+            other, other_side = others[index - 1]
+            prompt, answer = example.columns["prompt_ids"], example.columns[side]
+            columns = {"prompt_ids": prompt, "completion_ids": answer, "label": side == "chosen_ids"}
+            columns["KL_completion_ids"] = other.columns[other_side]
+            rows.append(Example(columns, tokens=len(prompt) + len(answer), trained=len(answer)))
+    return rows
 
 
 def inputs(data: DataSection) -> dict[str, str]:
@@ -177,7 +225,12 @@ def to_dataset(examples: Sequence[Example]) -> Dataset:
 
 def sorted_dataset(examples: Sequence[Example]) -> Dataset:
     """As `to_dataset`, from long to short: less padding where the order does not matter."""
-    return to_dataset(sorted(examples, key=lambda example: example.tokens, reverse=True))
+    return to_dataset(by_length(examples))
+
+
+def by_length(examples: Sequence[Example]) -> list[Example]:
+    """From long to short."""
+    return sorted(examples, key=lambda example: example.tokens, reverse=True)
 
 
 def _column(row: Row, name: str) -> Any:
@@ -268,11 +321,13 @@ def pair(row: Row, min_label_prob: float) -> tuple[Messages, str, str]:
         UserError: the row has no such columns.
     """
     missing = [name for name in ("prompt", "chosen", "rejected") if name not in row]
-    if missing:
+    if missing == ["prompt"] and all(isinstance(row[name], str) for name in ("chosen", "rejected")):
+        row = row | _transcripts(row)
+    elif missing:
         raise DataError(
             f"A pair has no column '{missing[0]}'.",
             why=f"It has: {', '.join(sorted(row))}.",
-            mend="Pairs need prompt, chosen and rejected, each a list of messages.",
+            mend="Pairs need prompt, chosen and rejected, each a list of messages, or two transcripts like hh-rlhf's.",
         )
     if row.get("accepted") is False:
         raise RejectedRow("not_accepted")
@@ -286,6 +341,30 @@ def pair(row: Row, min_label_prob: float) -> tuple[Messages, str, str]:
     if chosen == rejected:
         raise RejectedRow("chosen_equals_rejected")
     return prompt, chosen, rejected
+
+
+def _transcripts(row: Row) -> Row:
+    """Two transcripts (``Human: … Assistant: …``) that differ in the last answer alone, as prompt and two answers."""
+    chosen, rejected = (parse_transcript(row[name]) for name in ("chosen", "rejected"))
+    if chosen[:-1] != rejected[:-1] or chosen[-1].role != "assistant":
+        raise RejectedRow("prompts_differ")
+    turns = {"prompt": chosen[:-1], "chosen": chosen[-1:], "rejected": rejected[-1:]}
+    return {name: [turn.model_dump() for turn in messages] for name, messages in turns.items()}
+
+
+def label(row: Row, default: float | None) -> float:
+    """How probable it is that the row's chosen answer is the better one, in [0, 1].
+
+    Raises:
+        RejectedRow: nobody judged the pair and there is no ``default``, or its label is no probability.
+    """
+    found = row.get("label_prob")
+    value = default if found is None else found
+    if value is None:
+        raise RejectedRow("no_label_prob")
+    if not isinstance(value, int | float) or not 0.0 <= value <= 1.0:
+        raise RejectedRow("label_is_no_probability")
+    return float(value)
 
 
 def _answer(value: Any, prompt: Messages) -> str:
@@ -329,7 +408,7 @@ def _encode_pair(parsed: tuple[Messages, str, str], tokenizer: PreTrainedTokeniz
         raise RejectedRow("too_long")
     trained = len(chosen) + len(rejected)
     columns = {"prompt_ids": prompt_ids, "chosen_ids": chosen, "rejected_ids": rejected}
-    return Example(columns, tokens=2 * len(prompt_ids) + trained, trained=trained)
+    return Example(columns, tokens=2 * len(prompt_ids) + trained, trained=trained, prompt=prompt)
 
 
 def _template(function: Callable[..., Parsed], *arguments: Any) -> Parsed:

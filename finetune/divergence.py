@@ -32,8 +32,8 @@ def token_kl(policy: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
     return (log_p.exp() * (log_p - log_q)).sum(-1)
 
 
-def mean_kl(model: PeftModel, rows: Sequence[dict[str, Any]], prompt: str, answer: str) -> float:
-    """Mean over all answer tokens of ``rows`` of KL(policy ‖ reference), in nats a token.
+def measure(model: PeftModel, rows: Sequence[dict[str, Any]], prompt: str, answer: str) -> dict[str, float]:
+    """Means over all answer tokens of ``rows``, in nats a token.
 
     The expectation over the next token is exact; the prefixes are the given answers, not the policy's own. One row
     at a time, so that padding and batch size have no part in it.
@@ -43,9 +43,12 @@ def mean_kl(model: PeftModel, rows: Sequence[dict[str, Any]], prompt: str, answe
         rows: token ids.
         prompt: column with the prompt's ids.
         answer: column with the answer's ids.
+
+    Returns:
+        ``kl``, KL(policy ‖ reference); ``chosen_logp``, the policy's log-probability of the answers.
     """
     device = next(model.parameters()).device
-    total, count = 0.0, 0
+    total, likelihood, count = 0.0, 0.0, 0
     with torch.no_grad():
         for row in rows:
             start, length = len(row[prompt]), len(row[answer])
@@ -59,5 +62,7 @@ def mean_kl(model: PeftModel, rows: Sequence[dict[str, Any]], prompt: str, answe
                 reference = model(**inputs).logits[0]
             for left, right in zip(policy.split(POSITIONS), reference.split(POSITIONS), strict=True):
                 total += float(token_kl(left, right).sum())
+            target = torch.tensor(row[answer], device=device)
+            likelihood -= float(torch.nn.functional.cross_entropy(policy.float(), target, reduction="sum"))
             count += length
-    return total / count
+    return {"kl": total / count, "chosen_logp": likelihood / count}

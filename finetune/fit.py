@@ -21,9 +21,10 @@ import yaml
 
 from finetune import card, checkpoints, lora
 from finetune.cluster import Cluster, Rhythm, rhythm
-from finetune.config import DPORun, SFTRun, TrainSection
+from finetune.config import DPORun, RewardRun, SFTRun, TrainSection
 from finetune.data import Examples
 from finetune.speed import SPEED_LOG, Clock, rows_until, write_rows
+from finetune.watch import Watch
 from inference.families import Family
 from runs import config as configs
 from runs.atomic import write_text
@@ -42,13 +43,30 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
 
-    from finetune.trainers import DPO, SFT
+    from finetune.preferences import DPO, KTO
+    from finetune.scores import Reward
+    from finetune.trainers import SFT
+
+    Trainer = SFT | DPO | KTO | Reward
+
+Run = SFTRun | DPORun | RewardRun
 
 RECIPE_VERSION = 1
 """Raised when the code changes so that the same config trains another adapter."""
 
 NO_EFFECT = ("output_dir", "train.report_to", "train.save_steps", "train.save_total_limit")
 """Keys that do not change the result, and so may differ when a run is resumed."""
+
+YOUNGER = {
+    "train.global_batch_size": None,
+    "train.fsdp": False,
+    "train.soft_labels": False,
+    "train.desirable_weight": 1.0,
+    "train.undesirable_weight": 1.0,
+    "data.default_label_prob": None,
+    "monitors": None,
+}
+"""Keys that came later, and their defaults: runs without them keep their identity."""
 
 TRAIN_LOG = "train_log.jsonl"
 
@@ -73,7 +91,7 @@ class Identity:
     inputs: dict[str, Any]
 
 
-def identify(run: SFTRun | DPORun, *, kind: str, inputs: dict[str, Any], cluster: Cluster | None = None) -> Identity:
+def identify(run: Run, *, kind: str, inputs: dict[str, Any], cluster: Cluster | None = None) -> Identity:
     """The identity of a run: everything that could change its result.
 
     The number of processes is part of it where the rows of a step depend on it.
@@ -93,9 +111,11 @@ def _settings(config: dict[str, Any]) -> dict[str, Any]:
     for dotted in NO_EFFECT:
         section, _, key = dotted.rpartition(".")
         (kept[section] if section else kept).pop(key, None)
-    for key in ("global_batch_size", "fsdp"):  # younger keys: runs without them keep their identity
-        if not kept["train"].get(key):
-            kept["train"].pop(key, None)
+    for dotted, default in YOUNGER.items():
+        section, _, key = dotted.rpartition(".")
+        values = kept.get(section, {}) if section else kept
+        if values.get(key, default) == default:
+            values.pop(key, None)
     return kept
 
 
@@ -122,7 +142,7 @@ def already_done(output_dir: Path, identity: Identity, options: Options, reporte
     return manifest
 
 
-def claim(run: SFTRun | DPORun, identity: Identity, options: Options, cluster: Cluster, stack: ExitStack) -> Path:
+def claim(run: Run, identity: Identity, options: Options, cluster: Cluster, stack: ExitStack) -> Path:
     """The work folder, held by the first process until ``stack`` ends.
 
     Raises:
@@ -157,7 +177,7 @@ def planned_steps(rows: int, train: TrainSection, rhythm: Rhythm | None = None) 
     return math.ceil(train.num_train_epochs * per_epoch)
 
 
-def share(run: SFTRun | DPORun, examples: Examples, cluster: Cluster) -> Rhythm:
+def share(run: Run, examples: Examples, cluster: Cluster) -> Rhythm:
     """How the rows of a step are shared among the processes.
 
     Raises:
@@ -230,8 +250,8 @@ def arguments(
     Named here because the defaults are wrong for us: TRL turns bf16 and activation checkpointing ON; the
     trainer hides NaN losses from the log (``logging_nan_inf_filter``).
     """
-    ours = {"save_total_limit", "load_best_model_at_end", "loss_type", "loss_weights", "global_batch_size", "fsdp"}
-    own = train.model_dump(exclude=ours)
+    ours = {"save_total_limit", "load_best_model_at_end", "global_batch_size", "fsdp"}
+    own = train.model_dump(include=set(TrainSection.model_fields) - ours)
     return own | {
         "output_dir": str(work),
         "gradient_accumulation_steps": accumulation,
@@ -249,7 +269,7 @@ def arguments(
     }
 
 
-def prepare(trainer: SFT | DPO, run: SFTRun | DPORun, examples: Examples, cluster: Cluster, shared: Rhythm) -> None:
+def prepare(trainer: Trainer, run: Run, examples: Examples, cluster: Cluster, shared: Rhythm) -> None:
     """Tell a trainer just built what it needs to know about rows, checkpoints and processes."""
     from transformers import PrinterCallback
 
@@ -266,8 +286,8 @@ def prepare(trainer: SFT | DPO, run: SFTRun | DPORun, examples: Examples, cluste
 
 
 def train(
-    trainer: SFT | DPO,
-    run: SFTRun | DPORun,
+    trainer: Trainer,
+    run: Run,
     examples: Examples,
     work: Path,
     reporter: Reporter,
@@ -292,9 +312,9 @@ def train(
     Raises:
         Preempted: one of the processes was asked to stop; all of them leave, and the state is saved.
     """
-    from finetune.trainers import best_step, log_lines, out_of_patience
+    from finetune.trainers import best_step, log_lines
 
-    patience, cluster = run.early_stopping_patience, trainer.cluster
+    cluster = trainer.cluster
     total = planned_steps(len(examples.train), run.train, trainer.rhythm)
     measured = _once(work / "before.json", before, cluster)
     if cluster.any(bool(stop)):
@@ -308,8 +328,9 @@ def train(
         trainer._total_train_tokens = next((e["num_tokens"] for e in reversed(history) if "num_tokens" in e), 0)
     trainer.started = time.monotonic()
     seconds: list[float] = []
-    if done < total and not out_of_patience(history, patience):
-        done, history, seconds = _loop(trainer, run, work, checkpoint, total, reporter, stop)
+    watch = Watch(run, measured)
+    if done < total and watch.reason_to_stop(history) is None:
+        done, history, seconds = _loop(trainer, run, work, checkpoint, total, reporter, stop, watch)
     elif checkpoint is not None:
         lora.load(policy(trainer), checkpoint.folder)
         trainer.restore_clock(checkpoint.folder)
@@ -329,34 +350,37 @@ def train(
         "train_loss_last": losses[-1] if losses else None,
         "seconds_per_step": round(statistics.fmean(seconds), 3) if seconds else None,
         "tokens_per_second": round(rate, 1) if rate is not None else None,
+        **watch.outcome(history),
         "training_seconds": round(trainer.wall_before + time.monotonic() - trainer.started, 1),
         **({"processes": cluster.size} if cluster.spread else {}),
     }
 
 
 def _loop(
-    trainer: SFT | DPO,
-    run: SFTRun | DPORun,
+    trainer: Trainer,
+    run: Run,
     work: Path,
     checkpoint: checkpoints.Checkpoint | None,
     total: int,
     reporter: Reporter,
     stop: Sequence[bool],
+    watch: Watch,
 ) -> tuple[int, list[dict[str, Any]], list[float]]:
     """The steps that are left: the last one, the log, and the seconds of each."""
     from finetune.trainers import Progress
 
-    meter = Meter("dpo" if isinstance(run, DPORun) else "sft", trainer.cluster.rank)
+    meter = Meter({SFTRun: "sft", DPORun: "dpo"}.get(type(run), "reward"), trainer.cluster.rank)
     folder = checkpoint.folder if checkpoint else None
     with reporter.progress("training", total, checkpoint.step if checkpoint else 0) as advance:
         progress = Progress(
             trainer,
             advance,
             work / TRAIN_LOG,
-            run.early_stopping_patience,
+            watch.reason_to_stop,
             stop=stop,
             resumed=folder,
             meter=meter.set,
+            warn=watch.news(reporter.warn),
         )
         trainer.add_callback(progress)
         trainer.train(resume_from_checkpoint=str(folder) if folder else None)
@@ -371,8 +395,8 @@ def _loop(
 
 
 def finish(
-    trainer: SFT | DPO,
-    run: SFTRun | DPORun,
+    trainer: Trainer,
+    run: Run,
     *,
     kind: str,
     family: Family,
@@ -394,7 +418,7 @@ def finish(
     lora.save(policy(trainer), building, public_id=family.base.public_id, dtype=torch.bfloat16, write=cluster.first)
     cluster.wait()
     lora.load(policy(trainer), building)
-    metrics = measured | (held_out(trainer) if examples.holdout else {})
+    metrics = measured | (held_out(trainer) if examples.holdout else {}) | trainer.final()
 
     def store() -> Manifest:
         return _store(
@@ -414,7 +438,7 @@ def finish(
 
 
 def _store(
-    run: SFTRun | DPORun,
+    run: Run,
     building: Path,
     *,
     kind: str,
@@ -447,7 +471,7 @@ def _store(
         path.replace(output / path.name)
     manifest = write_manifest(
         output,
-        kind="adapter",
+        kind="reward_model" if kind == "reward" else "adapter",
         run_id=identity.run_id,
         command=options.command,
         config=run.model_dump(mode="json"),
@@ -467,17 +491,17 @@ ARTIFACT = (lora.WEIGHTS, lora.CONFIG, "config.yaml", TRAIN_LOG, SPEED_LOG, "MOD
 """The files of a finished adapter, besides the manifest."""
 
 
-def policy(trainer: SFT | DPO) -> PeftModel:
+def policy(trainer: Trainer) -> PeftModel:
     """The model that is trained, as what it is."""
     return cast("PeftModel", trainer.model)
 
 
-def base_model(trainer: SFT | DPO) -> PreTrainedModel:
+def base_model(trainer: Trainer) -> PreTrainedModel:
     """The frozen base below the adapter."""
     return cast("PreTrainedModel", policy(trainer).get_base_model())
 
 
-def held_out(trainer: SFT | DPO) -> dict[str, float]:
+def held_out(trainer: Trainer) -> dict[str, float]:
     """The held-out numbers of the adapter as it is now, without timings."""
     from finetune.trainers import TIMINGS
 
@@ -510,7 +534,7 @@ def _once(path: Path, measure: Callable[[], dict[str, float]], cluster: Cluster)
     return cluster.decided(read)
 
 
-def plan(run: SFTRun | DPORun, examples: Examples, parameters: int, shared: Rhythm) -> tuple[dict[str, Any], list[str]]:
+def plan(run: Run, examples: Examples, parameters: int, shared: Rhythm) -> tuple[dict[str, Any], list[str]]:
     """The answer of ``--dry-run``: the resolved config and the size of what it asks for."""
     steps = planned_steps(len(examples.train), run.train, shared)
     counts = examples.counts()
@@ -526,7 +550,9 @@ def result(manifest: Manifest, output: Path) -> tuple[dict[str, Any], list[str]]
     metrics = manifest.metrics
     value = {"output_dir": str(output), "run_id": manifest.run_id, "counts": manifest.counts, "metrics": metrics}
     lines = [f"[green]Adapter:[/] {plain(shown(output))} ({metrics.get('steps')} steps, {manifest.wall_seconds:.0f} s)"]
-    for key in ("eval_loss_before", "eval_loss", "eval_rewards/accuracies", "eval_rewards/margins"):
-        if key in metrics:
+    shown_metrics = ("eval_loss_before", "eval_loss", "eval_rewards/accuracies", "eval_rewards/margins")
+    accuracy = "eval_pairwise_accuracy"
+    for key in (*shown_metrics, accuracy, f"{accuracy}_low", f"{accuracy}_high"):
+        if metrics.get(key) is not None:
             lines.append(f"  {key}: {metrics[key]:.4f}")
     return value, lines

@@ -25,16 +25,17 @@ POLICY = "default"
 def linear_names(model: PreTrainedModel) -> list[str]:
     """Last parts of the names of the model's linear modules, without the output head.
 
-    The head is left out because TRL multiplies by ``lm_head.weight`` itself: an adapter on it would be ignored.
+    A reward model's head is trained as a whole. The language model's is left out because TRL multiplies by
+    ``lm_head.weight`` itself: an adapter on it would be ignored.
     """
     from torch import nn
 
     names = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    return sorted(names - {"lm_head"})
+    return sorted(names - {"lm_head", "score"})
 
 
-def lora_config(section: LoraSection, model: PreTrainedModel) -> LoraConfig:
-    """PEFT's config for ``section``.
+def lora_config(section: LoraSection, model: PreTrainedModel, *, scored: bool = False) -> LoraConfig:
+    """PEFT's config for ``section``; with ``scored``, a reward model's head is trained and stored with the adapter.
 
     Raises:
         UsageError: a target module matches nothing in ``model``.
@@ -51,7 +52,8 @@ def lora_config(section: LoraSection, model: PreTrainedModel) -> LoraConfig:
         lora_dropout=section.dropout,
         target_modules=list(section.target_modules),
         bias="none",
-        task_type="CAUSAL_LM",
+        task_type="SEQ_CLS" if scored else "CAUSAL_LM",
+        modules_to_save=["score"] if scored else None,
     )
 
 
@@ -97,7 +99,8 @@ def tensors(model: PeftModel) -> dict[str, torch.Tensor]:
 
 def _weights(model: PeftModel) -> dict[str, torch.Tensor]:
     """The adapters' own parameters; the base's are left out, so that FSDP need not gather them."""
-    return {name: weight.detach() for name, weight in model.named_parameters() if "lora_" in name}
+    own = ("lora_", "modules_to_save")
+    return {name: weight.detach() for name, weight in model.named_parameters() if any(part in name for part in own)}
 
 
 def save(

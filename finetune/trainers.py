@@ -1,4 +1,4 @@
-"""TRL's SFT and DPO trainers, with the few hooks that this project needs different.
+"""What this project needs different in TRL's trainers, and the SFT trainer (`finetune.preferences` has the others).
 
 This module imports torch and TRL; import it inside functions.
 
@@ -23,12 +23,11 @@ from typing import Any, cast
 import torch
 from peft import PeftModel
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
-from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_pt_utils import get_length_grouped_indices
-from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.sft_trainer import SFTTrainer
 
-from finetune import checkpoints, divergence, head, lora, speed
+from finetune import checkpoints, lora, speed
 from finetune.cluster import Cluster, Rhythm
 from runs.atomic import write_text
 from runs.errors import UserError
@@ -43,11 +42,22 @@ TIMINGS = ("runtime", "per_second", "preparation_time", "total_flos", "eval_num_
 class EpochSampler(Sampler[int]):
     """Row indices in an order that only ``seed`` and the epoch decide; rows of like length together if ``grouped``.
 
-    With ``whole``, an epoch has only whole batches: a row that is left over waits for the next epoch's order.
+    With ``whole``, an epoch has only whole batches: a row that is left over waits for the next epoch's order. With
+    ``block``, rows stay together in blocks of that size, a short one last, and only the blocks are shuffled.
     """
 
-    def __init__(self, lengths: list[int], *, batch_size: int, seed: int, grouped: bool, whole: bool = False) -> None:
+    def __init__(
+        self,
+        lengths: list[int],
+        *,
+        batch_size: int,
+        seed: int,
+        grouped: bool,
+        whole: bool = False,
+        block: int | None = None,
+    ) -> None:
         self.lengths, self.batch_size, self.seed, self.grouped = lengths, batch_size, seed, grouped
+        self.block = block
         self.epoch = 0
         self.count = len(lengths) // batch_size * batch_size if whole else len(lengths)
 
@@ -60,6 +70,11 @@ class EpochSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        if self.block is not None:
+            full = len(self.lengths) // self.block
+            blocks = [*torch.randperm(full, generator=generator).tolist(), full]
+            rows = [row for index in blocks for row in range(index * self.block, (index + 1) * self.block)]
+            return iter([row for row in rows if row < len(self.lengths)][: self.count])
         if not self.grouped:
             return iter(torch.randperm(len(self.lengths), generator=generator).tolist()[: self.count])
         order: list[int] = get_length_grouped_indices(self.lengths, self.batch_size, generator=generator)
@@ -71,8 +86,8 @@ class EpochSampler(Sampler[int]):
         return iter([row for batch in shuffled + rest for row in batch][: self.count])
 
 
-class _Hooks:
-    """What both trainers do differently. Mixed in before TRL's class."""
+class Hooks:
+    """What all trainers do differently. Mixed in before TRL's class."""
 
     lengths: list[int]
     """Token count of each training row."""
@@ -82,6 +97,8 @@ class _Hooks:
     keep_best: bool
     cluster: Cluster
     rhythm: Rhythm
+    blocks: bool = False
+    """Whether the rows of a forward pass stay together."""
     sampler: EpochSampler | None = None
     clock: speed.Clock
     """Times the steps; `fit.prepare` starts it."""
@@ -103,10 +120,12 @@ class _Hooks:
             seed=arguments.seed,
             grouped=arguments.train_sampling_strategy == "group_by_length",
             whole=self.rhythm.whole,
+            block=arguments.per_device_train_batch_size if self.blocks else None,
         )
         return self.sampler
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
+        """Held-out batches; each process takes all of them."""
         if not self.cluster.spread:
             return super().get_eval_dataloader(eval_dataset)  # type: ignore[misc, no-any-return]
         # accelerate would deal the batches out, and repeat rows so that all processes have as many: other numbers
@@ -126,6 +145,7 @@ class _Hooks:
         """TRL writes a card into every checkpoint; ours is written once, for the artifact."""
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Store the trained adapter alone."""
         assert output_dir is not None
         # Not super(): that one also stores the frozen reference, the tokenizer and a pickle of the arguments.
         model = cast(PeftModel, self.model)  # type: ignore[attr-defined]
@@ -211,6 +231,10 @@ class _Hooks:
         self._metrics["train"].update(sums["metrics"])  # type: ignore[attr-defined]
         self.restore_clock(checkpoint)
 
+    def final(self) -> dict[str, Any]:
+        """What is measured once, of the stored weights, besides the held-out evaluation."""
+        return {}
+
     def restore_clock(self, checkpoint: Path) -> None:
         """Go on counting seconds and tokens from where ``checkpoint`` was made."""
         path = checkpoint / LINE
@@ -219,11 +243,13 @@ class _Hooks:
             self.clock = speed.Clock(**state)
 
     def prediction_step(self, model: Any, inputs: dict[str, Any], *rest: Any, **named: Any) -> Any:
+        """As the library's; the batch's weight and loss are kept."""
         outcome = super().prediction_step(model, inputs, *rest, **named)  # type: ignore[misc]
         self._batches = (*self._batches, (self._weight(inputs), outcome[0].item()))
         return outcome
 
     def evaluation_loop(self, *rest: Any, **named: Any) -> Any:
+        """As the library's, with means over what the batches count for, and with `measured`."""
         self._batches = ()
         outcome = super().evaluation_loop(*rest, **named)  # type: ignore[misc]
         prefix = named["metric_key_prefix"]
@@ -244,6 +270,7 @@ class _Hooks:
         return sum(weight * value for weight, value in zip(weights, values, strict=True)) / sum(weights)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """As TRL's, with held-out metrics as means over what the batches count for."""
         stored: dict[str, list[float]] = self._metrics["eval"]  # type: ignore[attr-defined]
         if not self.model.training:  # type: ignore[attr-defined]
             for name, values in stored.items():
@@ -252,39 +279,12 @@ class _Hooks:
         super().log(logs, start_time)  # type: ignore[misc]
 
 
-class SFT(_Hooks, SFTTrainer):  # type: ignore[misc]
+class SFT(Hooks, SFTTrainer):  # type: ignore[misc]
     """TRL's SFTTrainer on ``input_ids`` and ``labels``."""
 
     def _weight(self, inputs: dict[str, Any]) -> int:
         # The first token has no predecessor to be predicted from.
         return int((inputs["labels"][:, 1:] != -100).sum())
-
-
-class DPO(_Hooks, DPOTrainer):  # type: ignore[misc]
-    """TRL's DPOTrainer on ``prompt_ids``, ``chosen_ids`` and ``rejected_ids``."""
-
-    kl_rows: Sequence[dict[str, Any]] = ()
-    """Held-out pairs on whose chosen answers the distance from the reference is measured."""
-
-    def measured(self) -> dict[str, float]:
-        """The distance from the reference, as ``kl``."""
-        if not self.kl_rows:
-            return {}
-        with self.compute_loss_context_manager():
-            kl = divergence.mean_kl(cast(PeftModel, self.model), self.kl_rows, "prompt_ids", "chosen_ids")
-        return {"kl": kl}
-
-    def _weight(self, inputs: dict[str, Any]) -> int:
-        return len(inputs["input_ids"]) // 2
-
-    def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
-        # TRL would render and tokenise messages itself; ours are ids already, from the one chat format.
-        return dataset
-
-    def _precompute_ref_logps(self, dataset: Any, *rest: Any) -> Any:
-        # TRL calls this while it is being built, right after it patched the model with its own head.
-        head.install(cast(PreTrainedModel, cast(PeftModel, self.model).get_base_model()))
-        return super()._precompute_ref_logps(dataset, *rest)
 
 
 def best_step(history: list[dict[str, Any]]) -> int | None:
@@ -329,25 +329,27 @@ class Progress(TrainerCallback):
         trainer: whose progress it is.
         advance: moves the bar.
         log: train_log.jsonl; only the first process writes.
-        patience: evaluations without improvement before the run stops.
+        reason_to_stop: says from the log why the run ends before its time, or None.
         stop: holds True once this process was asked to stop.
         resumed: the checkpoint that the run goes on from.
         meter: told of every step.
+        warn: shown the log after every evaluation.
     """
 
     def __init__(
         self,
-        trainer: SFT | DPO,
+        trainer: Hooks,
         advance: Callable[..., None],
         log: Path,
-        patience: int | None,
+        reason_to_stop: Callable[[list[dict[str, Any]]], str | None],
         *,
         stop: Sequence[bool] = (),
         resumed: Path | None = None,
         meter: Callable[[dict[str, float]], None] | None = None,
+        warn: Callable[[list[dict[str, Any]]], None] | None = None,
     ) -> None:
-        self.trainer, self.advance, self.log_path, self.patience = trainer, advance, log, patience
-        self.stop, self.resumed, self.meter = stop, resumed, meter
+        self.trainer, self.advance, self.log_path, self.reason_to_stop = trainer, advance, log, reason_to_stop
+        self.stop, self.resumed, self.meter, self.warn = stop, resumed, meter, warn
         self.speed_path = log.with_name(speed.SPEED_LOG)
         self.step_seconds: list[float] = []
         self.stopped = False
@@ -410,7 +412,9 @@ class Progress(TrainerCallback):
             speed.write_rows(self.speed_path, self._speeds)
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
-        """Stop, with a checkpoint, when patience has run out."""
-        if out_of_patience(state.log_history, self.patience):
+        """Stop, with a checkpoint, when there is a reason to."""
+        if self.warn is not None and self.trainer.cluster.first:
+            self.warn(state.log_history)
+        if self.reason_to_stop(state.log_history) is not None:
             control.should_training_stop = True
             control.should_save = True

@@ -73,24 +73,30 @@ def load_base(
     device: str = "auto",
     dtype: DtypeName | None = None,
     quantization: Quantization | None = None,
+    output: Literal["tokens", "score"] = "tokens",
 ) -> PreTrainedModel:
     """The family's base model in evaluation mode, on ``device``, in ``dtype`` (default: the family's).
+
+    ``output="score"`` puts a linear head of one output in place of the vocabulary's. It is new, drawn from torch's
+    generator: seed that, or load an adapter that brings the head.
 
     Raises:
         UserError: the weights are not to be had (`inference.sources.base_folder`).
         UsageError: the device is not there, or cannot compute the quantisation.
     """
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    scored = output == "score"
     target = resolve_device(device)
     chosen: torch.dtype = getattr(torch, dtype or family.dtype)
     if chosen is torch.float16 and "gemma" in family.name:
         raise UsageError("Gemma overflows in float16.", mend="Use bfloat16 or float32.")
-    model = AutoModelForCausalLM.from_pretrained(
+    model = (AutoModelForSequenceClassification if scored else AutoModelForCausalLM).from_pretrained(
         base_folder(family),
+        **({"num_labels": 1} if scored else {}),
         dtype=chosen,
         use_safetensors=True,
         device_map={"": target} if quantization or target.type != "cpu" else None,

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from finetune.config import DPORun, SFTRun
+from finetune.config import DPORun, RewardRun, SFTRun
 from finetune.fit import Options
 from finetune.sft import run_sft
 from inference.families import load_family
@@ -77,6 +77,17 @@ class Place:
             | train,
         }
         return DPORun.model_validate(values)
+
+    def reward(self, output: str | Path = "reward", **train: Any) -> RewardRun:
+        values = {
+            "family": self.family,
+            "output_dir": self.folder / output,
+            "lora": {"r": 4, "alpha": 8, "dropout": 0.0},
+            "data": {"sources": [{"path": str(self.pairs)}], "holdout_fraction": 0.1},
+            "train": {"learning_rate": 1e-2, "per_device_train_batch_size": 8, "save_steps": 5, "num_train_epochs": 3}
+            | train,
+        }
+        return RewardRun.model_validate(values)
 
 
 def _text(words: random.Random, count: int) -> str:

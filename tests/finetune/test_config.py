@@ -3,12 +3,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from finetune.config import DPORun, SFTRun
+from finetune.config import DPORun, RewardRun, SFTRun
 from runs.config import load, parse
 from runs.errors import UsageError
 from runs.paths import CONFIGS
 
 FILES = sorted((CONFIGS / "finetune").glob("*.yaml"))
+MODELS = {"sft": SFTRun, "dpo": DPORun, "reward": RewardRun}
 BASE = {
     "family": "smollm2-135m",
     "output_dir": "out",
@@ -18,7 +19,7 @@ BASE = {
 
 
 def model_of(path: Path):
-    return DPORun if "-dpo" in path.name else SFTRun
+    return next(model for name, model in MODELS.items() if f"-{name}" in path.name)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
@@ -53,6 +54,24 @@ def test_every_config_that_ships_spells_out_every_train_key(path):
         ),
         (DPORun, {"train": {"learning_rate": 1e-4, "label_smoothing": 0.1}}, "only in the 'robust' loss"),
         (DPORun, {"lora": {"r": 4}}, "init_adapter's own"),
+        (DPORun, {"train": {"learning_rate": 1e-4, "loss_type": ["kto", "sft"]}}, "stands alone"),
+        (
+            DPORun,
+            {"train": {"learning_rate": 1e-4, "loss_type": ["ipo"], "soft_labels": True}},
+            "only in the 'sigmoid'",
+        ),
+        (
+            DPORun,
+            {"train": {"learning_rate": 1e-4, "loss_type": ["kto"], "per_device_train_batch_size": 3}},
+            "even per_device",
+        ),
+        (
+            DPORun,
+            {"train": {"learning_rate": 1e-4, "loss_type": ["orpo"], "precompute_ref_log_probs": True}},
+            "no reference",
+        ),
+        (DPORun, {"train": {"learning_rate": 1e-4, "desirable_weight": 2.0}}, "only in the 'kto'"),
+        (DPORun, {"monitors": {}}, "need train.eval_steps"),
     ],
 )
 def test_a_contradiction_is_refused_with_its_reason(model, change, words):
@@ -61,6 +80,6 @@ def test_a_contradiction_is_refused_with_its_reason(model, change, words):
 
 
 def test_a_resolved_config_loads_again():
-    for model in (SFTRun, DPORun):
+    for model in MODELS.values():
         run = model.model_validate(BASE)
         assert model.model_validate(run.model_dump(mode="json")) == run

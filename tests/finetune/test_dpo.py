@@ -4,7 +4,8 @@ import math
 import pytest
 
 from finetune import data, fit, lora
-from finetune.dpo import build_trainer, check_start, load_policy, run_dpo
+from finetune.cluster import Cluster
+from finetune.dpo import build_trainer, check_start, load_policy, precomputes, read_pairs, run_dpo
 from inference.families import load_family
 from inference.loading import base_identity
 from runs.errors import IntegrityError, UsageError, UserError
@@ -15,7 +16,7 @@ def trainer_for(place, run, tokenizer, work):
     family = load_family(place.family)
     start = lora.resolve_adapter(run.init_adapter, family) if run.init_adapter else None
     model = load_policy(run, family, start, base=base_identity(family))
-    examples = data.dpo_examples(run.data, tokenizer)
+    examples = read_pairs(run, tokenizer)
     return build_trainer(run, model, tokenizer, examples, work, public_id="test/base"), examples
 
 
@@ -80,8 +81,10 @@ def test_a_run_stores_the_policy_alone_and_moves_it_from_the_reference(place, st
     assert value["metrics"]["eval_kl"] > 0
 
 
-def test_an_interrupted_run_continues_to_the_same_bytes(place, stage2, tmp_path):
-    run = {name: place.dpo(tmp_path / name, num_train_epochs=3, loss_type=["sigmoid", "sft"]) for name in "ab"}
+@pytest.mark.parametrize("losses", [["sigmoid", "sft"], ["ipo"], ["kto"], ["orpo"]], ids="-".join)
+def test_an_interrupted_run_continues_to_the_same_bytes(place, stage2, tmp_path, losses):
+    """Every family of losses trains, resumes exactly, and moves the policy away from the reference."""
+    run = {name: place.dpo(tmp_path / name, num_train_epochs=3, loss_type=losses) for name in "ab"}
     run_dpo(run["a"], OPTIONS, QUIET)
     with interrupted_at(7), pytest.raises(KeyboardInterrupt):
         run_dpo(run["b"], OPTIONS, QUIET)
@@ -89,6 +92,33 @@ def test_an_interrupted_run_continues_to_the_same_bytes(place, stage2, tmp_path)
     run_dpo(run["b"], OPTIONS, QUIET)
     for name in (lora.WEIGHTS, "train_log.jsonl"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    metrics = json.loads((tmp_path / "a" / "manifest.json").read_text())["metrics"]
+    assert metrics["eval_kl"] > 0
+    assert metrics["train_loss_last"] != metrics["train_loss_first"]
+    if losses != ["orpo"]:
+        assert metrics["margins_at_start"] == 0
+        assert metrics["eval_rewards/margins"] != 0
+
+
+@pytest.mark.parametrize(
+    ("losses", "epochs", "expected"),
+    [(["sigmoid"], 1, False), (["sigmoid"], 3, True), (["kto"], 2, True), (["orpo"], 3, False)],
+)
+def test_the_reference_is_precomputed_where_that_saves_time(place, tokenizer, losses, epochs, expected):
+    run = place.dpo(loss_type=losses, num_train_epochs=epochs)
+    examples = read_pairs(run, tokenizer)
+    assert precomputes(run, examples, Cluster(), fit.share(run, examples, Cluster())) is expected
+
+
+def test_soft_labels_come_from_the_pairs_or_from_the_config(place, tokenizer):
+    run = place.dpo(soft_labels=True)
+    assert data.dpo_examples(run.data, tokenizer, soft=True).rejected["no_label_prob"] == 40
+    chosen = run.data.model_copy(update={"default_label_prob": 0.9})
+    found = data.dpo_examples(chosen, tokenizer, soft=True)
+    assert {example.columns["label_prob"] for example in found.train} == {0.9}
+    assert data.label({"label_prob": 0.7}, 0.9) == 0.7
+    with pytest.raises(data.RejectedRow, match="no_probability"):
+        data.label({"label_prob": 1.2}, None)
 
 
 def test_held_out_numbers_count_pairs_not_batches(place, stage2, tokenizer, tmp_path):
