@@ -23,9 +23,7 @@ def open_players(config: RecipeConfig, family: Family, folder: Path) -> dict[str
         UserError, IntegrityError: weights or adapters that are missing, damaged, or of another base.
     """
     engines: dict[str, Engine] = {}
-    for name in config.players:
-        if name in config.checkpoints:
-            continue
+    for name in dict.fromkeys(role.engine for role in config.acting.values() if role.engine != SELF):
         if name in family.checkpoints:
             raise UsageError(
                 f"Server '{name}' has the name of a checkpoint of family {family.name}.",

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from inference.engines import open_engine
+from inference.engines.transformers import TransformersEngine
 from inference.families import Family, load_family
 from tests import tiny
 
@@ -37,3 +39,10 @@ def tiny_llama_family(tiny_llama: Path, tmp_path: Path) -> Family:
 def tiny_gemma_family(tiny_gemma: Path, tmp_path: Path) -> Family:
     """A family over the tiny Gemma, without adapters."""
     return load_family(str(tiny.write_family(tmp_path, "tiny-gemma", tiny_gemma)))
+
+
+@pytest.fixture(scope="session")
+def local_engine(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> TransformersEngine:
+    """The tiny Llama in this process, one row at a time: what the loopback server answers with."""
+    family = load_family(str(tiny.write_family(tmp_path_factory.mktemp("family"), "tiny-llama", tiny_llama)))
+    return open_engine(family, "base", batch_size=1)

@@ -75,6 +75,11 @@ class Budget:
         self.faults[reason] += 1
         return cost
 
+    def abandon(self, reserved: float) -> None:
+        """Book a request whose answer nobody waits for any more: the server may charge for all of it."""
+        self._reserved -= reserved
+        self.spent += reserved
+
     def summary(self) -> dict[str, Any]:
         """Requests, tokens and faults of this process, and the dollars of the whole run."""
         return {

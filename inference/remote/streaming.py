@@ -49,7 +49,7 @@ def ask_streaming(client: Client, call: Call, stopped: Callable[[], bool]) -> It
 
 def _read(client: Client, call: Call, reserved: float, stopped: Callable[[], bool]) -> Iterator[str | Reply]:
     """The events of one stream. Raises `Fault`."""
-    text, pieces = "", 0
+    text = ""
     finish: FinishReason | None = None
     usage: tuple[int, int] | None = None
     try:
@@ -62,16 +62,18 @@ def _read(client: Client, call: Call, reserved: float, stopped: Callable[[], boo
             client.check_status(response)
             for line in response.iter_lines():
                 if stopped():
-                    # What was written is paid for; the server stops when the connection closes.
-                    client.budget.settle(reserved, 0, pieces)
+                    client.budget.abandon(reserved)
                     return
                 piece = read_event(line, client.api_key)
                 if piece is None:
                     continue
                 finish, usage = piece.finish_reason or finish, piece.usage or usage
                 if piece.text:
-                    text, pieces = text + piece.text, pieces + 1
+                    text += piece.text
                     yield text.lstrip()
+    except GeneratorExit:
+        client.budget.abandon(reserved)
+        raise
     except httpx.RequestError as error:
         raise transport_fault(error) from None
     if finish is None:
