@@ -19,7 +19,10 @@ from evaluation.evaluators.registry import code_version, register
 from evaluation.evaluators.text import Text
 from evaluation.scores import Judgement, scored, unscored
 from inference.engines.base import Engine
+from inference.engines.openai import OpenAIEngine
 from inference.records import Completion, FinishReason, Message, Prompt, Request, Sampling
+from inference.remote.faults import ServerStopped
+from inference.remote.server import Server
 from runs.config import StrictModel, load
 from runs.errors import UserError
 from runs.identity import digest
@@ -34,10 +37,12 @@ class Rubric(StrictModel):
 
     name: str
     """What is judged, in a few words."""
-    family: str
-    """The judge's model family (configs/models/)."""
+    family: str | None = None
+    """The judge's model family (configs/models/), in this process."""
     checkpoint: str = "base"
     """Its checkpoint: never one of those that are compared."""
+    server: Server | None = None
+    """In place of ``family``: a judge behind an OpenAI-compatible server. Its spending limit holds for one process."""
     low: int
     """The worst rating."""
     high: int
@@ -53,6 +58,8 @@ class Rubric(StrictModel):
 
     @model_validator(mode="after")
     def _is_whole(self) -> Rubric:
+        if (self.family is None) == (self.server is None):
+            raise ValueError("name the judge's 'family' or its 'server', and not both")
         if self.high <= self.low:
             raise ValueError("'high' must be above 'low'")
         for template, needed in (
@@ -95,9 +102,12 @@ class Judge:
         """The judge's model. Raises `UserError` where it cannot be opened."""
         if self._given is not None:
             return self._given
+        if self.rubric.server is not None:
+            return OpenAIEngine(self.rubric.server, "judge")
         from inference.engines import open_engine
         from inference.families import load_family
 
+        assert self.rubric.family is not None
         return open_engine(
             load_family(self.rubric.family),
             self.rubric.checkpoint,
@@ -108,14 +118,18 @@ class Judge:
     @cached_property
     def version(self) -> str:
         """Digest of code, rubric and the judge's model: another judge is another run."""
-        return digest({"code": code_version(), "rubric": self.rubric.model_dump(), "model": self._model()})[:12]
+        asked = self.rubric.model_dump(exclude={"server"})  # its price and address judge nothing
+        return digest({"code": code_version(), "rubric": asked, "model": self._model()})[:12]
 
     def _model(self) -> dict[str, str]:
         if self._given is not None:
             return self._given.identity
+        if self.rubric.server is not None:
+            return self.rubric.server.identity
         from inference.families import load_family
         from inference.sources import base_identity
 
+        assert self.rubric.family is not None
         family = load_family(self.rubric.family)
         return {"base": str(base_identity(family)), "checkpoint": self.rubric.checkpoint}
 
@@ -174,7 +188,12 @@ class Judge:
         return Reply(None, "judge_truncated") if cut else read
 
     def _ask(self, asked: dict[str, str]) -> dict[str, Completion | str]:
-        """Reply by key; what the engine could not answer is its error as a string."""
+        """Reply by key; what the engine could not answer is its error as a string.
+
+        Raises:
+            ServerStopped: no later answer could be judged either (a wrong key, the spending limit): the run stops
+                and is taken up again, where a judge that fails on one answer leaves that one unscored.
+        """
         requests = [Request(key=key, messages=(Message(role="user", content=text),)) for key, text in asked.items()]
         replies: dict[str, Completion | str] = {}
         sampling = Sampling(max_new_tokens=self.rubric.max_new_tokens)
@@ -182,6 +201,8 @@ class Judge:
         try:
             for completion in self.engine.generate(requests, sampling):
                 replies[completion.key] = completion
+        except ServerStopped:
+            raise
         except UserError as error:
             failed = error.what
         return {key: replies.get(key, failed or "no reply") for key in asked}
