@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from finetune.config import DPORun, RewardRun, SFTRun
+from finetune.config import DPORun, RewardRun, RLRun, SFTRun
 from inference.families import Family
 
 LIMITS = {
@@ -19,15 +19,21 @@ LIMITS = {
         "- Preference accuracy says how often the adapter ranks held-out pairs as they are labelled. "
         "It does not say that its answers are safe: `evaluate` measures those.",
     ),
+    "rl": (
+        "- It was trained to please its rewards (see Settings). Where those are wrong, so is it.",
+        "- The rewards' own rise is no evidence: look at what was watched beside them, and `evaluate`.",
+    ),
     "reward": (
         "- It ranks answers to one prompt. Its numbers have no zero, and rewards of different prompts do not compare.",
         "- A policy that is trained against it finds answers that it rates too high: watch another instrument too.",
     ),
 }
+SETTINGS = {"lora", "train", "rewards", "watched", "monitors", "early_stopping_patience"}
+"""The config's sections that the card shows."""
 
 
 def render(
-    run: SFTRun | DPORun | RewardRun,
+    run: SFTRun | DPORun | RewardRun | RLRun,
     *,
     kind: str,
     family: Family,
@@ -40,7 +46,7 @@ def render(
 
     Args:
         run: the resolved config.
-        kind: ``sft``, ``dpo`` or ``reward``.
+        kind: ``sft``, ``dpo``, ``reward`` or ``rl``.
         family: the base.
         inputs: digests of what was read.
         counts: rows and tokens.
@@ -49,6 +55,7 @@ def render(
     """
     what = {
         "sft": "a LoRA adapter fine-tuned on conversations; the loss covers every assistant turn",
+        "rl": "a LoRA adapter trained by reinforcement learning, held to a frozen copy of where it started",
         "reward": "a reward model: a LoRA adapter and a head of one output, trained on preference pairs",
         "dpo": "a LoRA adapter tuned on preference pairs with DPO, against a frozen copy of where it started",
     }[kind]
@@ -57,9 +64,13 @@ def render(
         for source in run.data.sources
     )
     start = (
-        f"\nIt starts from the adapter `{run.init_adapter}`." if isinstance(run, DPORun) and run.init_adapter else ""
+        f"\nIt starts from the adapter `{run.init_adapter}`."
+        if isinstance(run, DPORun | RLRun) and run.init_adapter
+        else ""
     )
-    settings = run.model_dump(mode="json", include={"lora", "train", "early_stopping_patience"})
+    settings = run.model_dump(
+        mode="json", include={"lora", "train", "rewards", "watched", "monitors", "early_stopping_patience"}
+    )
     return f"""---
 base_model: {family.base.public_id}
 library_name: peft

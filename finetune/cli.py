@@ -1,4 +1,4 @@
-"""The command line: `finetune {sft,dpo,reward,merge}`. Heavy imports happen inside the commands."""
+"""The command line: `finetune {sft,dpo,reward,rl,merge}`. Heavy imports happen inside the commands."""
 
 from __future__ import annotations
 
@@ -109,6 +109,29 @@ def reward(
     outcome = run_reward(run, Options(command=command, resume=resume, dry_run=dry_run), reporter)
     if first:
         reporter.result(*outcome)
+
+
+@app.command()
+def rl(
+    config: ConfigOption,
+    overrides: SetOption = None,
+    output_dir: OutputOption = None,
+    data_root: DataOption = None,
+    seed: SeedOption = None,
+    limit: LimitOption = None,
+    resume: ResumeOption = True,
+    dry_run: DryOption = False,
+    json_output: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Tune an adapter against rewards, with RLOO or GRPO, held to a frozen copy of where it started."""
+    from finetune.config import RLRun
+    from finetune.fit import Options
+    from finetune.rl import run_rl
+
+    run, command = _read(RLRun, "rl", config, overrides, output_dir, data_root, seed, limit)
+    reporter = Reporter(json_output=json_output, quiet=quiet)
+    reporter.result(*run_rl(run, Options(command=command, resume=resume, dry_run=dry_run), reporter))
 
 
 @app.command()

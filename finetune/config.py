@@ -321,3 +321,100 @@ class RewardRun(_Run):
         if self.data.default_label_prob is not None:
             raise ValueError("a reward model's loss has no soft labels; leave data.default_label_prob out")
         return self
+
+
+class RewardTerm(StrictModel):
+    """A part of the reward: exactly one of ``model`` and ``evaluator``."""
+
+    model: str | None = None
+    """Folder of a reward model."""
+    evaluator: str | None = None
+    """Name of an evaluator (`uv run evaluate` lists them); its values are in [0, 1]."""
+    weight: float = 1.0
+    """Multiplies its value."""
+
+    @model_validator(mode="after")
+    def _one(self) -> RewardTerm:
+        if (self.model is None) == (self.evaluator is None):
+            raise ValueError("name exactly one of 'model' and 'evaluator'")
+        return self
+
+
+class RLData(DataSection):
+    """Prompts: a column ``prompt`` (text or messages) or ``messages``, or the start of a transcript in ``field``."""
+
+    field: str = "prompt"
+    """Column with the prompt; of a whole conversation, what stands before the last answer."""
+    expected: str = "answer"
+    """What evaluators expect of the answers where a row does not say: ``answer`` or ``refuse``."""
+    max_holdout_rows: int = Field(default=32, ge=1)
+    """Held-out prompts that are answered at every evaluation."""
+
+
+class RLTrainSection(TrainSection):
+    """As `TrainSection`; a row is an answer. With the algorithm's own terms."""
+
+    algorithm: Literal["rloo", "grpo"] = "rloo"
+    """RLOO (Ahmadian et al. 2024) takes the KL from the reward, GRPO (Shao et al. 2024) adds it to the loss."""
+    beta: float = Field(default=0.05, gt=0.0)
+    """Price of leaving the reference, for each nat of KL."""
+    num_generations: int = Field(default=4, ge=2)
+    """Answers to one prompt, which are compared with each other."""
+    max_completion_length: int = Field(default=128, ge=8)
+    """Tokens of an answer at most."""
+    temperature: float = Field(default=1.0, gt=0.0)
+    """Of the sampling."""
+
+
+class HackingSection(StrictModel):
+    """What is watched on answers to held-out prompts at every evaluation, against the state before the first step."""
+
+    action: Literal["warn", "stop"] = "warn"
+    """Say so, or stop with a checkpoint; the manifest keeps it either way."""
+    length_change: float | None = Field(default=0.5, gt=0.0, lt=1.0)
+    """Alarm when answers are shorter or longer by this share; null: not watched."""
+    repetition_rise: float | None = Field(default=0.1, gt=0.0)
+    """Alarm when the share of repeated 4-grams rises by this; null: not watched."""
+    kl: float | None = Field(default=0.5, gt=0.0)
+    """Alarm above this KL to the reference, in nats a token; null: not watched."""
+    watched_fall: float | None = Field(default=0.1, gt=0.0)
+    """Alarm when a watched evaluator falls by this while the reward is above its start; null: not watched."""
+
+
+class RLRun(_Run):
+    """`finetune rl`: reinforcement learning against reward models and evaluators."""
+
+    init_adapter: str | None = "stage2"
+    """Where training starts and what it is held to: a checkpoint of the family, a folder, or null for the bare base."""
+    lora: LoraSection | None = None
+    """Only with ``init_adapter: null``: the shape of the new adapter. Otherwise it is the init_adapter's own."""
+    rewards: tuple[RewardTerm, ...] = Field(min_length=1)
+    """What is rewarded: the weighted sum."""
+    watched: tuple[str, ...] = ()
+    """Evaluators that are measured and not rewarded."""
+    data: RLData
+    train: RLTrainSection
+    monitors: HackingSection | None = HackingSection()
+    """What is watched at every evaluation; null watches nothing."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RLRun:
+        self._check(self.train, self.data)
+        train = self.train
+        if self.init_adapter is not None and self.lora is not None:
+            raise ValueError("lora is the init_adapter's own; leave the section out, or set init_adapter to null")
+        if self.early_stopping_patience is not None or train.load_best_model_at_end:
+            raise ValueError(
+                "there is no held-out loss in RL: early_stopping_patience and load_best_model_at_end are off"
+            )
+        if train.fsdp or train.global_batch_size is not None:
+            raise ValueError("`finetune rl` trains in one process: leave train.fsdp and train.global_batch_size out")
+        answers = train.per_device_train_batch_size * train.gradient_accumulation_steps
+        if answers % train.num_generations:
+            raise ValueError(f"a step's {answers} answers are no multiple of num_generations ({train.num_generations})")
+        both = {term.evaluator for term in self.rewards} & set(self.watched)
+        if both:
+            raise ValueError(f"{sorted(str(name) for name in both)} cannot be both rewarded and watched")
+        if self.monitors is not None and train.eval_steps is None:
+            raise ValueError("monitors need train.eval_steps")
+        return self

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
-from finetune.config import DataSection, DPOData, SFTData
+from finetune.config import DataSection, DPOData, RLData, SFTData
 from inference import chat
 from inference.corpora import read_rows, source_digest
-from inference.records import Message, Messages, prompt_id
+from inference.records import Message, Messages, Prompt, prompt_id
 from inference.transcripts import RejectedRow, parse_transcript
 from runs.console import Reporter
 from runs.errors import DataError, UserError
@@ -175,6 +175,67 @@ def dpo_examples(data: DPOData, tokenizer: PreTrainedTokenizerBase, *, soft: boo
         split_by=lambda parsed: first_turn_id(parsed[0][0]),
         content=lambda row: [row.get(name) for name in ("prompt", "chosen", "rejected")],
     )
+
+
+def rl_examples(data: RLData, tokenizer: PreTrainedTokenizerBase, max_new_tokens: int) -> tuple[Examples, list[Prompt]]:
+    """Read prompts for reinforcement learning.
+
+    Returns:
+        Rows with ``prompt`` (messages) and ``row``, and the prompts that ``row`` counts. A row's tokens are those of
+        its prompt and of the longest answer.
+
+    Raises:
+        UserError: a source cannot be read, or has no column ``data.field``.
+    """
+    prompts: list[Prompt] = []
+
+    def parse(row: Row) -> Prompt:
+        return prompt_of(row, before_the_answer(_column(row, data.field)), data.expected)
+
+    def encode(prompt: Prompt) -> Example:
+        length = len(_template(chat.prompt_ids, prompt.messages, tokenizer))
+        if length + max_new_tokens > data.max_tokens:
+            raise RejectedRow("too_long")
+        prompts.append(prompt)
+        columns = {"prompt": [turn.model_dump() for turn in prompt.messages], "row": len(prompts) - 1}
+        return Example(columns, tokens=length + max_new_tokens, trained=max_new_tokens, prompt=prompt.messages)
+
+    found = _collect(
+        data,
+        parse=parse,
+        encode=encode,
+        split_by=lambda prompt: first_turn_id(prompt.messages),
+        content=lambda row: row.get(data.field),
+    )
+    return found, prompts
+
+
+def before_the_answer(value: Any) -> Messages:
+    """A question, a message list or a transcript as turns that end with the user's.
+
+    Raises:
+        RejectedRow: it is none of them, or nothing of the user's is left.
+    """
+    if isinstance(value, str) and not value.lstrip().startswith("Human:"):
+        if not value.strip():
+            raise RejectedRow("empty_turn")
+        return (Message(role="user", content=value.strip()),)
+    messages = parse_transcript(value) if isinstance(value, str) else _messages(value)
+    while messages and messages[-1].role != "user":
+        messages = messages[:-1]
+    if not messages:
+        raise RejectedRow("no_user_turn")
+    return messages
+
+
+def prompt_of(row: Row, messages: Messages, expected: str) -> Prompt:
+    """A row's prompt for evaluators: its own ``expected``, ``category`` and so on where it has them."""
+    names = ("category", "expected", "tags", "pair", "principle_ids", "reference")
+    own = {name: row[name] for name in names if row.get(name)}
+    try:
+        return Prompt.model_validate({"expected": expected, **own, "messages": messages})
+    except ValidationError as error:
+        raise RejectedRow("not_a_prompt") from error
 
 
 def unpaired(pairs: Examples, *, batch: int, grouped: bool) -> Examples:

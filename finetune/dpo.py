@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune import data, fit, lora
 from finetune.cluster import Cluster, Rhythm, announced
-from finetune.config import DPORun, LoraSection
+from finetune.config import DPORun, LoraSection, RLRun
 from finetune.fit import Options
 from inference.adapters import adapter_digest, attach, check_adapter
 from inference.chat import chat_digest
@@ -111,7 +111,23 @@ def read_pairs(run: DPORun, tokenizer: PreTrainedTokenizerBase) -> data.Examples
     return data.unpaired(pairs, batch=run.train.per_device_train_batch_size, grouped=grouped)
 
 
-def load_policy(run: DPORun, family: Family, start: Path | None, *, base: str, device: str | None = None) -> PeftModel:
+def check_reference(kl: float) -> None:
+    """Refuse a reference that is not where the policy starts.
+
+    Raises:
+        UserError: their KL, in nats a token, is not 0.
+    """
+    if not abs(kl) <= TOLERANCE:
+        raise UserError(
+            "The reference is not the model that training starts from.",
+            why=f"Before the first step the KL between them is {kl:.4f} nats a token; it must be 0.",
+            mend="Check init_adapter, and that TRL's version is the locked one (`uv sync`).",
+        )
+
+
+def load_policy(
+    run: DPORun | RLRun, family: Family, start: Path | None, *, base: str, device: str | None = None
+) -> PeftModel:
     """The base with the trainable adapter: the one in ``start``, or a new one whose output is the base's.
 
     ``device`` is this process's own, where there are several.

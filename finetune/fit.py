@@ -15,13 +15,13 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import yaml
 
 from finetune import card, checkpoints, lora
 from finetune.cluster import Cluster, Rhythm, rhythm
-from finetune.config import DPORun, RewardRun, SFTRun, TrainSection
+from finetune.config import DPORun, RewardRun, RLRun, SFTRun, TrainSection
 from finetune.data import Examples
 from finetune.speed import SPEED_LOG, Clock, rows_until, write_rows
 from finetune.watch import Watch
@@ -43,13 +43,17 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
 
+    from finetune.policy import GRPO, RLOO
     from finetune.preferences import DPO, KTO
     from finetune.scores import Reward
     from finetune.trainers import SFT
 
-    Trainer = SFT | DPO | KTO | Reward
+    Trainer: TypeAlias = SFT | DPO | KTO | Reward | RLOO | GRPO
 
-Run = SFTRun | DPORun | RewardRun
+Run = SFTRun | DPORun | RewardRun | RLRun
+
+METERS: dict[type, str] = {SFTRun: "sft", DPORun: "dpo", RewardRun: "reward", RLRun: "rl"}
+"""What a run is called in its metrics."""
 
 RECIPE_VERSION = 1
 """Raised when the code changes so that the same config trains another adapter."""
@@ -369,7 +373,7 @@ def _loop(
     """The steps that are left: the last one, the log, and the seconds of each."""
     from finetune.trainers import Progress
 
-    meter = Meter({SFTRun: "sft", DPORun: "dpo"}.get(type(run), "reward"), trainer.cluster.rank)
+    meter = Meter(METERS[type(run)], trainer.cluster.rank)
     folder = checkpoint.folder if checkpoint else None
     with reporter.progress("training", total, checkpoint.step if checkpoint else 0) as advance:
         progress = Progress(
@@ -550,9 +554,10 @@ def result(manifest: Manifest, output: Path) -> tuple[dict[str, Any], list[str]]
     metrics = manifest.metrics
     value = {"output_dir": str(output), "run_id": manifest.run_id, "counts": manifest.counts, "metrics": metrics}
     lines = [f"[green]Adapter:[/] {plain(shown(output))} ({metrics.get('steps')} steps, {manifest.wall_seconds:.0f} s)"]
-    shown_metrics = ("eval_loss_before", "eval_loss", "eval_rewards/accuracies", "eval_rewards/margins")
     accuracy = "eval_pairwise_accuracy"
-    for key in (*shown_metrics, accuracy, f"{accuracy}_low", f"{accuracy}_high"):
+    losses = ("eval_loss_before", "eval_loss", "eval_rewards/accuracies", "eval_rewards/margins")
+    rewards = ("reward_at_start", "eval_reward", "eval_kl")
+    for key in (*losses, *rewards, accuracy, f"{accuracy}_low", f"{accuracy}_high"):
         if metrics.get(key) is not None:
             lines.append(f"  {key}: {metrics[key]:.4f}")
     return value, lines

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from finetune.config import MonitorSection
+from finetune.config import HackingSection, MonitorSection
 from inference.adapters import SharedModel
 from inference.records import Messages, Request, Sampling
 
@@ -50,7 +50,7 @@ def repetition(text: str, gram: int = GRAM) -> float:
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
-class _Policy(SharedModel):
+class PolicyView(SharedModel):
     """The model in training as engines see it. Its policy is active; switching would freeze the adapter's weights."""
 
     def activate(self, name: str | None) -> None:
@@ -80,7 +80,7 @@ class Answers:
 
         self.model = model
         self._engine = TransformersEngine(
-            _Policy(model), tokenizer, adapter=None, identity={}, batch_size=max(batch_size, 1)
+            PolicyView(model), tokenizer, adapter=None, identity={}, batch_size=max(batch_size, 1)
         )
         self._requests = [Request(key=str(index), messages=messages) for index, messages in enumerate(prompts)]
         self._sampling = Sampling(max_new_tokens=section.max_new_tokens, temperature=section.temperature)
@@ -118,4 +118,41 @@ def alarms(section: MonitorSection, start: dict[str, Any], history: Sequence[dic
             limit = before - factor * change if falls else before + factor * change
             if (now < limit) if falls else (now > limit):
                 found.append(Alarm(entry["step"], name, before, now, limit))
+    return found
+
+
+def hacking(section: HackingSection, start: dict[str, Any], history: Sequence[dict[str, Any]]) -> list[Alarm]:
+    """Every alarm of a run against a reward, in order: signs that the reward is satisfied and its purpose is not.
+
+    A watched instrument that falls counts only while the reward is above its start: that is over-optimisation (Gao et
+    al. 2023, Scaling laws for reward model overoptimization); both falling is only a bad run.
+
+    Args:
+        section: the limits.
+        start: what was measured before the first step, as ``…_at_start``.
+        history: the trainer's log.
+    """
+    found = []
+    watched = [name.removesuffix("_at_start") for name in start if name.startswith("watched/")]
+    for entry in history:
+
+        def check(name: str, limit: float | None, *, falls: bool, entry: dict[str, Any] = entry) -> None:
+            before, now = start.get(f"{name}_at_start"), entry.get(f"eval_{name}")
+            if (
+                limit is not None
+                and now is not None
+                and before is not None
+                and ((now < limit) if falls else (now > limit))
+            ):
+                found.append(Alarm(entry["step"], name, before, now, limit))
+
+        tokens, loops = start.get("answer_tokens_at_start", 0.0), start.get("repetition_at_start", 0.0)
+        if section.length_change is not None:
+            check("answer_tokens", tokens * (1 - section.length_change), falls=True)
+            check("answer_tokens", tokens * (1 + section.length_change), falls=False)
+        check("repetition", None if section.repetition_rise is None else loops + section.repetition_rise, falls=False)
+        check("kl", section.kl, falls=False)
+        if section.watched_fall is not None and entry.get("eval_reward", 0.0) > start.get("reward_at_start", 0.0):
+            for name in watched:
+                check(name, start[f"{name}_at_start"] - section.watched_fall, falls=True)
     return found

@@ -35,7 +35,7 @@ from runs.errors import UserError
 LINE = "log_line.json"
 """The file of a checkpoint with the sums of the log line in the making."""
 
-TIMINGS = ("runtime", "per_second", "preparation_time", "total_flos", "eval_num_tokens")
+TIMINGS = ("runtime", "per_second", "step_time", "preparation_time", "total_flos", "eval_num_tokens")
 """Parts of metric names that change from run to run, or say nothing; they stay out of the log."""
 
 
@@ -99,7 +99,8 @@ class Hooks:
     rhythm: Rhythm
     blocks: bool = False
     """Whether the rows of a forward pass stay together."""
-    sampler: EpochSampler | None = None
+    sampler: Any = None
+    """The order of the rows, by epoch."""
     clock: speed.Clock
     """Times the steps; `fit.prepare` starts it."""
     _batches: tuple[tuple[int, float], ...] = ()
@@ -122,7 +123,7 @@ class Hooks:
             whole=self.rhythm.whole,
             block=arguments.per_device_train_batch_size if self.blocks else None,
         )
-        return self.sampler
+        return cast(Sampler[int], self.sampler)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
         """Held-out batches; each process takes all of them."""
@@ -231,6 +232,10 @@ class Hooks:
         self._metrics["train"].update(sums["metrics"])  # type: ignore[attr-defined]
         self.restore_clock(checkpoint)
 
+    def tokens_seen(self) -> int:
+        """Tokens that the model read since the start of the run."""
+        return int(self._total_train_tokens)
+
     def final(self) -> dict[str, Any]:
         """What is measured once, of the stored weights, besides the held-out evaluation."""
         return {}
@@ -308,7 +313,7 @@ def log_lines(history: list[dict[str, Any]]) -> str:
     """The log as JSON lines: one line a step, training and held-out numbers side by side, no timings."""
     steps: dict[int, dict[str, Any]] = {}
     for entry in history:
-        if "loss" in entry or "eval_loss" in entry:
+        if "loss" in entry or any(name.startswith("eval_") for name in entry):
             line = steps.setdefault(entry["step"], {"step": entry["step"], "epoch": round(entry.get("epoch", 0.0), 4)})
             line |= {
                 key: round(value, 6) if isinstance(value, float) and key != "learning_rate" else value
@@ -403,7 +408,7 @@ class Progress(TrainerCallback):
             )
         if logs and "loss" in logs:
             self._note = f"loss {loss:.3f}"
-            rate = self.trainer.clock.line(int(self.trainer._total_train_tokens))
+            rate = self.trainer.clock.line(self.trainer.tokens_seen())
             self._speeds.append({"step": state.global_step, "tokens_per_second": round(rate, 1)})
         if self.meter is not None and logs:
             self.meter({name: value for name, value in logs.items() if isinstance(value, int | float)})

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from finetune import monitors
-from finetune.config import DPORun, RewardRun, SFTRun
+from finetune.config import DPORun, HackingSection, RewardRun, RLRun, SFTRun
 
 
 class Watch:
@@ -17,13 +17,17 @@ class Watch:
         start: what was measured before the first step.
     """
 
-    def __init__(self, run: SFTRun | DPORun | RewardRun, start: dict[str, Any]) -> None:
+    def __init__(self, run: SFTRun | DPORun | RewardRun | RLRun, start: dict[str, Any]) -> None:
         self.patience, self.start = run.early_stopping_patience, start
-        self.section = run.monitors if isinstance(run, DPORun) else None
+        self.section = run.monitors if isinstance(run, DPORun | RLRun) else None
 
     def alarms(self, history: Sequence[dict[str, Any]]) -> list[monitors.Alarm]:
         """What the monitors found so far."""
-        return monitors.alarms(self.section, self.start, history) if self.section is not None else []
+        if self.section is None:
+            return []
+        if isinstance(self.section, HackingSection):
+            return monitors.hacking(self.section, self.start, history)
+        return monitors.alarms(self.section, self.start, history)
 
     def reason_to_stop(self, history: list[dict[str, Any]]) -> str | None:
         """Why the run ends now, or None."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from finetune.config import DPORun, RewardRun, SFTRun
+from finetune.config import DPORun, RewardRun, RLRun, SFTRun
 from finetune.fit import Options
 from finetune.sft import run_sft
 from inference.families import load_family
@@ -88,6 +88,19 @@ class Place:
             | train,
         }
         return RewardRun.model_validate(values)
+
+    def rl(self, output: str | Path = "rl", **train: Any) -> RLRun:
+        values = {
+            "family": self.family,
+            "output_dir": self.folder / output,
+            "rewards": [{"evaluator": "helpfulness"}],
+            "watched": ["refusal"],
+            "data": {"sources": [{"path": str(self.pairs)}], "holdout_fraction": 0.1, "max_rows": 16},
+            "train": {"learning_rate": 1e-2, "per_device_train_batch_size": 8, "num_generations": 4}
+            | {"max_completion_length": 8, "logging_steps": 2, "save_steps": 4, "eval_steps": 4}
+            | train,
+        }
+        return RLRun.model_validate(values)
 
 
 def _text(words: random.Random, count: int) -> str:

@@ -3,13 +3,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from finetune.config import DPORun, RewardRun, SFTRun
+from finetune.config import DPORun, RewardRun, RLRun, SFTRun
 from runs.config import load, parse
 from runs.errors import UsageError
 from runs.paths import CONFIGS
 
 FILES = sorted((CONFIGS / "finetune").glob("*.yaml"))
-MODELS = {"sft": SFTRun, "dpo": DPORun, "reward": RewardRun}
+MODELS = {"sft": SFTRun, "dpo": DPORun, "reward": RewardRun, "rl": RLRun}
 BASE = {
     "family": "smollm2-135m",
     "output_dir": "out",
@@ -72,6 +72,16 @@ def test_every_config_that_ships_spells_out_every_train_key(path):
         ),
         (DPORun, {"train": {"learning_rate": 1e-4, "desirable_weight": 2.0}}, "only in the 'kto'"),
         (DPORun, {"monitors": {}}, "need train.eval_steps"),
+        (RLRun, {"rewards": [{"weight": 2.0}]}, "exactly one of 'model' and 'evaluator'"),
+        (RLRun, {"rewards": [{"evaluator": "refusal"}], "watched": ["refusal"]}, "both rewarded and watched"),
+        (
+            RLRun,
+            {
+                "rewards": [{"evaluator": "refusal"}],
+                "train": {"learning_rate": 1e-4, "eval_steps": 5, "num_generations": 3},
+            },
+            "no multiple of num_generations",
+        ),
     ],
 )
 def test_a_contradiction_is_refused_with_its_reason(model, change, words):
@@ -81,5 +91,6 @@ def test_a_contradiction_is_refused_with_its_reason(model, change, words):
 
 def test_a_resolved_config_loads_again():
     for model in MODELS.values():
-        run = model.model_validate(BASE)
+        rewards = {"rewards": [{"evaluator": "helpfulness"}], "monitors": None} if model is RLRun else {}
+        run = model.model_validate(BASE | rewards)
         assert model.model_validate(run.model_dump(mode="json")) == run
