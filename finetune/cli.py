@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import shlex
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import typer
 
@@ -22,13 +23,16 @@ DEFAULT = "smollm2-135m"
 """The family that needs no account (`inference.families.DEFAULT_FAMILY`, not imported here for speed)."""
 
 ConfigOption = Annotated[Path, typer.Option("--config", help="YAML file; configs/finetune holds the ones that ship.")]
-SetOption = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, repeatable: train.learning_rate=1e-4")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="KEY=VALUE, repeatable; a list is a sweep: seed=[0,1]")
+]
 OutputOption = Annotated[Path | None, typer.Option("--output-dir", help="Folder of the finished adapter.")]
 DataOption = Annotated[Path | None, typer.Option("--data-root", help="Folder with local data (CAI_DATA).")]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="Sets train.seed and data.seed.")]
 LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Train on at most this many rows.")]
 ResumeOption = Annotated[bool, typer.Option("--resume/--no-resume", help="Go on from a checkpoint, or afresh.")]
-DryOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be trained, and stop.")]
+DryOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be trained, in what memory, and stop.")]
+ProcessesOption = Annotated[int, typer.Option("--processes", min=1, help="With --dry-run: processes of the run.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="The result as one JSON object on stdout.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Only errors and the result.")]
 
@@ -43,20 +47,15 @@ def sft(
     limit: LimitOption = None,
     resume: ResumeOption = True,
     dry_run: DryOption = False,
+    processes: ProcessesOption = 1,
     json_output: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Teach a base model to answer (LoRA on every assistant turn of a dataset of conversations)."""
     from finetune.config import SFTRun
-    from finetune.fit import Options
-    from finetune.sft import run_sft
 
-    run, command = _read(SFTRun, "sft", config, overrides, output_dir, data_root, seed, limit)
-    first = announced().first
-    reporter = Reporter(json_output=json_output, quiet=quiet or not first)
-    outcome = run_sft(run, Options(command=command, resume=resume, dry_run=dry_run), reporter)
-    if first:
-        reporter.result(*outcome)
+    asked = Asked("sft", config, overrides, output_dir, data_root, seed, limit)
+    _train(SFTRun, asked, resume=resume, dry_run=dry_run, processes=processes, json_output=json_output, quiet=quiet)
 
 
 @app.command()
@@ -69,20 +68,15 @@ def dpo(
     limit: LimitOption = None,
     resume: ResumeOption = True,
     dry_run: DryOption = False,
+    processes: ProcessesOption = 1,
     json_output: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Tune an adapter on preference pairs, held to a frozen copy of where it started."""
     from finetune.config import DPORun
-    from finetune.dpo import run_dpo
-    from finetune.fit import Options
 
-    run, command = _read(DPORun, "dpo", config, overrides, output_dir, data_root, seed, limit)
-    first = announced().first
-    reporter = Reporter(json_output=json_output, quiet=quiet or not first)
-    outcome = run_dpo(run, Options(command=command, resume=resume, dry_run=dry_run), reporter)
-    if first:
-        reporter.result(*outcome)
+    asked = Asked("dpo", config, overrides, output_dir, data_root, seed, limit)
+    _train(DPORun, asked, resume=resume, dry_run=dry_run, processes=processes, json_output=json_output, quiet=quiet)
 
 
 @app.command()
@@ -95,20 +89,15 @@ def reward(
     limit: LimitOption = None,
     resume: ResumeOption = True,
     dry_run: DryOption = False,
+    processes: ProcessesOption = 1,
     json_output: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Train a reward model on preference pairs: a number for an answer, for `finetune rl`."""
     from finetune.config import RewardRun
-    from finetune.fit import Options
-    from finetune.reward import run_reward
 
-    run, command = _read(RewardRun, "reward", config, overrides, output_dir, data_root, seed, limit)
-    first = announced().first
-    reporter = Reporter(json_output=json_output, quiet=quiet or not first)
-    outcome = run_reward(run, Options(command=command, resume=resume, dry_run=dry_run), reporter)
-    if first:
-        reporter.result(*outcome)
+    asked = Asked("reward", config, overrides, output_dir, data_root, seed, limit)
+    _train(RewardRun, asked, resume=resume, dry_run=dry_run, processes=processes, json_output=json_output, quiet=quiet)
 
 
 @app.command()
@@ -121,17 +110,15 @@ def rl(
     limit: LimitOption = None,
     resume: ResumeOption = True,
     dry_run: DryOption = False,
+    processes: ProcessesOption = 1,
     json_output: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Tune an adapter against rewards, with RLOO or GRPO, held to a frozen copy of where it started."""
     from finetune.config import RLRun
-    from finetune.fit import Options
-    from finetune.rl import run_rl
 
-    run, command = _read(RLRun, "rl", config, overrides, output_dir, data_root, seed, limit)
-    reporter = Reporter(json_output=json_output, quiet=quiet)
-    reporter.result(*run_rl(run, Options(command=command, resume=resume, dry_run=dry_run), reporter))
+    asked = Asked("rl", config, overrides, output_dir, data_root, seed, limit)
+    _train(RLRun, asked, resume=resume, dry_run=dry_run, processes=processes, json_output=json_output, quiet=quiet)
 
 
 @app.command()
@@ -157,34 +144,74 @@ def merge(
     reporter.result(*run_merge(family, adapter, output, dtype=dtype, command=_command(words), reporter=reporter))
 
 
-def _read(
-    model: type[Run],
-    name: str,
-    config: Path,
-    overrides: list[str] | None,
-    output_dir: Path | None,
-    data_root: Path | None,
-    seed: int | None,
-    limit: int | None,
-) -> tuple[Run, str]:
-    """The resolved config, and the command that asks for it again (without this machine's data folder)."""
-    if data_root is not None:
-        if not data_root.is_dir():
-            raise UsageError(f"--data-root {data_root}: there is no such folder.")
-        os.environ["CAI_DATA"] = str(data_root)
-    flags: dict[str, Any] = {}
-    if seed is not None:
-        flags |= {"train.seed": seed, "data.seed": seed}
-    if limit is not None:
-        flags["data.max_rows"] = limit
-    if output_dir is not None:
-        flags["output_dir"] = shown(output_dir)
-    asked = [*(overrides or []), *(f"{key}={value}" for key, value in flags.items())]
-    words = [name, "--config", _portable(config)]
-    for entry in asked:
-        words += ["--set", entry]
-    run = parse(model, apply_overrides(read_yaml(config), asked), source=shown(config))
-    return run, _command(words)
+class Asked(NamedTuple):
+    """What the command line says of a config."""
+
+    stage: str
+    config: Path
+    overrides: list[str] | None
+    output_dir: Path | None
+    data_root: Path | None
+    seed: int | None
+    limit: int | None
+
+    def entries(self) -> list[str]:
+        """All of it as ``KEY=VALUE``. Makes the data root known.
+
+        Raises:
+            UsageError: the data root is no folder.
+        """
+        if self.data_root is not None:
+            if not self.data_root.is_dir():
+                raise UsageError(f"--data-root {self.data_root}: there is no such folder.")
+            os.environ["CAI_DATA"] = str(self.data_root)
+        flags: dict[str, Any] = {}
+        if self.seed is not None:
+            flags |= {"train.seed": self.seed, "data.seed": self.seed}
+        if self.limit is not None:
+            flags["data.max_rows"] = self.limit
+        if self.output_dir is not None:
+            flags["output_dir"] = shown(self.output_dir)
+        return [*(self.overrides or []), *(f"{key}={value}" for key, value in flags.items())]
+
+    def words(self, entries: list[str]) -> list[str]:
+        """The command that asks for it again, without this machine's data folder."""
+        return [self.stage, "--config", _portable(self.config), *(w for e in entries for w in ("--set", e))]
+
+
+def _train(
+    model: type[Run], asked: Asked, *, resume: bool, dry_run: bool, processes: int, json_output: bool, quiet: bool
+) -> None:
+    """Read the config, and run it: once, as a sweep, or not at all."""
+    from finetune import sweep
+
+    entries = asked.entries()
+    first = announced().first
+    reporter = Reporter(json_output=json_output, quiet=quiet or not first)
+    swept = sweep.read_sweep(model, entries)
+    chosen = entries if swept is None else [*swept.fixed, *(f"{k}={v}" for k, v in swept.points()[0].items())]
+    run: Any = parse(model, apply_overrides(read_yaml(asked.config), chosen), source=shown(asked.config))
+    if dry_run:
+        from finetune.dryrun import describe
+
+        reporter.result(*describe(run, reporter, processes=processes))
+        return
+    if processes != 1:
+        raise UsageError("--processes is read only with --dry-run.", mend="Start with torchrun or accelerate launch.")
+    if swept is not None:
+        if announced().spread:
+            raise UsageError("A sweep starts its runs one after the other, in one process each.")
+        words = [asked.stage, "--config", str(asked.config)]
+        reporter.result(*sweep.run_sweep(swept, words, run.output_dir, reporter, resume=resume))
+        return
+
+    from finetune.fit import Options
+
+    stage = import_module(f"finetune.{asked.stage}")
+    options = Options(command=_command(asked.words(entries)), resume=resume)
+    outcome = getattr(stage, f"run_{asked.stage}")(run, options, reporter)
+    if first:
+        reporter.result(*outcome)
 
 
 def _portable(path: Path) -> str:

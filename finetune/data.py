@@ -53,6 +53,10 @@ class Example:
     """A pair's prompt, for those who have it answered."""
 
 
+UNREAD = Example({}, tokens=0, trained=0)
+"""A row that was counted and not tokenised."""
+
+
 @dataclass
 class Examples:
     """What became of the rows."""
@@ -142,8 +146,8 @@ def first_turn_id(messages: Messages) -> str:
     return prompt_id((first,))
 
 
-def sft_examples(data: SFTData, tokenizer: PreTrainedTokenizerBase) -> Examples:
-    """Read and tokenise conversations; every assistant turn is trained on.
+def sft_examples(data: SFTData, tokenizer: PreTrainedTokenizerBase | None) -> Examples:
+    """Read and tokenise conversations; every assistant turn is trained on. Without a tokenizer, only count them.
 
     Raises:
         UserError: a source cannot be read, or has no column ``data.field``.
@@ -151,20 +155,24 @@ def sft_examples(data: SFTData, tokenizer: PreTrainedTokenizerBase) -> Examples:
     return _collect(
         data,
         parse=lambda row: conversation(_column(row, data.field)),
-        encode=lambda messages: _encode_conversation(messages, tokenizer, data.max_tokens),
+        encode=lambda messages: (
+            _encode_conversation(messages, tokenizer, data.max_tokens) if tokenizer is not None else UNREAD
+        ),
         split_by=first_turn_id,
         content=lambda row: row.get(data.field),
     )
 
 
-def dpo_examples(data: DPOData, tokenizer: PreTrainedTokenizerBase, *, soft: bool = False) -> Examples:
-    """Read and tokenise preference pairs; with ``soft``, each has its ``label_prob``.
+def dpo_examples(data: DPOData, tokenizer: PreTrainedTokenizerBase | None, *, soft: bool = False) -> Examples:
+    """Read and tokenise preference pairs; with ``soft``, each has its ``label_prob``. Without a tokenizer, only count.
 
     Raises:
         UserError: a source cannot be read, or has no ``prompt``, ``chosen`` or ``rejected``.
     """
 
     def encode(parsed: tuple[tuple[Messages, str, str], float | None]) -> Example:
+        if tokenizer is None:
+            return UNREAD
         example = _encode_pair(parsed[0], tokenizer, data.max_tokens)
         return replace(example, columns=example.columns | {"label_prob": parsed[1]}) if soft else example
 
@@ -177,8 +185,10 @@ def dpo_examples(data: DPOData, tokenizer: PreTrainedTokenizerBase, *, soft: boo
     )
 
 
-def rl_examples(data: RLData, tokenizer: PreTrainedTokenizerBase, max_new_tokens: int) -> tuple[Examples, list[Prompt]]:
-    """Read prompts for reinforcement learning.
+def rl_examples(
+    data: RLData, tokenizer: PreTrainedTokenizerBase | None, max_new_tokens: int
+) -> tuple[Examples, list[Prompt]]:
+    """Read prompts for reinforcement learning. Without a tokenizer, only count them.
 
     Returns:
         Rows with ``prompt`` (messages) and ``row``, and the prompts that ``row`` counts. A row's tokens are those of
@@ -193,6 +203,8 @@ def rl_examples(data: RLData, tokenizer: PreTrainedTokenizerBase, max_new_tokens
         return prompt_of(row, before_the_answer(_column(row, data.field)), data.expected)
 
     def encode(prompt: Prompt) -> Example:
+        if tokenizer is None:
+            return UNREAD
         length = len(_template(chat.prompt_ids, prompt.messages, tokenizer))
         if length + max_new_tokens > data.max_tokens:
             raise RejectedRow("too_long")
@@ -254,6 +266,8 @@ def unpaired(pairs: Examples, *, batch: int, grouped: bool) -> Examples:
 
 
 def _unpaired(examples: Sequence[Example], size: int, grouped: bool) -> list[Example]:
+    if examples and examples[0] is UNREAD:
+        return [UNREAD] * (2 * len(examples))
     ordered = sorted(examples, key=lambda example: -example.tokens) if grouped else list(examples)
     rows: list[Example] = []
     for start in range(0, len(ordered), size):

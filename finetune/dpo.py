@@ -42,7 +42,7 @@ TOLERANCE = 1e-3
 
 
 def run_dpo(run: DPORun, options: Options, reporter: Reporter) -> tuple[dict[str, Any], list[str]]:
-    """Train, or say what would be trained.
+    """Train.
 
     Returns:
         The command's result, for machines and for people.
@@ -67,7 +67,7 @@ def run_dpo(run: DPORun, options: Options, reporter: Reporter) -> tuple[dict[str
         inputs["init_adapter"] = adapter_digest(check_adapter(start, base_identity=inputs["base"]))
     identity = fit.identify(run, kind="dpo", inputs=inputs, cluster=cluster)
     finished = cluster.decided(lambda: fit.already_done(run.output_dir, identity, options, reporter))
-    if finished is not None and not options.dry_run:
+    if finished is not None:
         return fit.result(finished, run.output_dir)
 
     examples = read_pairs(run, tokenizer)
@@ -75,9 +75,6 @@ def run_dpo(run: DPORun, options: Options, reporter: Reporter) -> tuple[dict[str
     examples.check(evaluated=run.train.eval_steps is not None)
     shared = fit.share(run, examples, cluster)
     model = load_policy(run, family, start, base=inputs["base"], device=place)
-    if options.dry_run:
-        trainable = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
-        return fit.plan(run, examples, trainable, shared)
 
     with ExitStack() as stack:
         stop = stack.enter_context(stop_flag())
@@ -102,7 +99,7 @@ def run_dpo(run: DPORun, options: Options, reporter: Reporter) -> tuple[dict[str
     return fit.result(manifest, run.output_dir)
 
 
-def read_pairs(run: DPORun, tokenizer: PreTrainedTokenizerBase) -> data.Examples:
+def read_pairs(run: DPORun, tokenizer: PreTrainedTokenizerBase | None) -> data.Examples:
     """The rows of the run's loss: pairs, or single answers for KTO."""
     pairs = data.dpo_examples(run.data, tokenizer, soft=run.train.soft_labels)
     if "kto" not in run.train.loss_type:

@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-import yaml
-
 from finetune import card, checkpoints, lora
 from finetune.cluster import Cluster, Rhythm, rhythm
 from finetune.config import DPORun, RewardRun, RLRun, SFTRun, TrainSection
@@ -82,7 +80,6 @@ class Options:
     command: str
     """The command that makes the artifact again."""
     resume: bool = True
-    dry_run: bool = False
 
 
 @dataclass(frozen=True)
@@ -355,9 +352,20 @@ def train(
         "seconds_per_step": round(statistics.fmean(seconds), 3) if seconds else None,
         "tokens_per_second": round(rate, 1) if rate is not None else None,
         **watch.outcome(history),
+        **_device_peak(),
+        "minutes": round((trainer.wall_before + time.monotonic() - trainer.started) / 60, 2),
         "training_seconds": round(trainer.wall_before + time.monotonic() - trainer.started, 1),
         **({"processes": cluster.size} if cluster.spread else {}),
     }
+
+
+def _device_peak() -> dict[str, float]:
+    """The GPU's largest allocation of this process, in GiB; the manifest has the machine's own memory."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return {}
+    return {"peak_device_memory_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2)}
 
 
 def _loop(
@@ -536,17 +544,6 @@ def _once(path: Path, measure: Callable[[], dict[str, float]], cluster: Cluster)
         return found
 
     return cluster.decided(read)
-
-
-def plan(run: Run, examples: Examples, parameters: int, shared: Rhythm) -> tuple[dict[str, Any], list[str]]:
-    """The answer of ``--dry-run``: the resolved config and the size of what it asks for."""
-    steps = planned_steps(len(examples.train), run.train, shared)
-    counts = examples.counts()
-    size = {"trainable_parameters": parameters, "steps": steps, "held_out_rows": len(examples.holdout)}
-    lines = yaml.safe_dump(run.model_dump(mode="json"), sort_keys=False).rstrip().splitlines()
-    lines = [plain(line) for line in lines]
-    lines.append(f"{parameters:,} trainable parameters; {steps} steps over {counts['tokens']:,} tokens a pass")
-    return {"config": run.model_dump(mode="json"), "counts": counts, **size}, lines
 
 
 def result(manifest: Manifest, output: Path) -> tuple[dict[str, Any], list[str]]:

@@ -40,7 +40,7 @@ KIND = "reward_model"
 
 
 def run_reward(run: RewardRun, options: Options, reporter: Reporter) -> tuple[dict[str, Any], list[str]]:
-    """Train, or say what would be trained.
+    """Train.
 
     Returns:
         The command's result, for machines and for people.
@@ -61,7 +61,7 @@ def run_reward(run: RewardRun, options: Options, reporter: Reporter) -> tuple[di
     inputs = {"base": base_identity(family), "chat": chat_digest(tokenizer), **data.inputs(run.data)}
     identity = fit.identify(run, kind="reward", inputs=inputs, cluster=cluster)
     finished = cluster.decided(lambda: fit.already_done(run.output_dir, identity, options, reporter))
-    if finished is not None and not options.dry_run:
+    if finished is not None:
         return fit.result(finished, run.output_dir)
 
     examples = whole_texts(data.dpo_examples(run.data, tokenizer))
@@ -69,10 +69,6 @@ def run_reward(run: RewardRun, options: Options, reporter: Reporter) -> tuple[di
     examples.check(evaluated=run.train.eval_steps is not None)
     shared = fit.share(run, examples, cluster)
     model = load_scored(run, family, device=place)
-    if options.dry_run:
-        # The head has one weight for each channel.
-        parameters = lora.trainable_parameters(run.lora, model) + model.config.get_text_config().hidden_size
-        return fit.plan(run, examples, parameters, shared)
 
     with ExitStack() as stack:
         stop = stack.enter_context(stop_flag())

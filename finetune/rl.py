@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 def run_rl(run: RLRun, options: Options, reporter: Reporter) -> tuple[dict[str, Any], list[str]]:
-    """Train, or say what would be trained.
+    """Train.
 
     Returns:
         The command's result, for machines and for people.
@@ -73,7 +73,7 @@ def run_rl(run: RLRun, options: Options, reporter: Reporter) -> tuple[dict[str, 
     inputs |= {f"watched:{one.name}": one.version for one in watched}
     identity = fit.identify(run, kind="rl", inputs=inputs, cluster=cluster)
     finished = fit.already_done(run.output_dir, identity, options, reporter)
-    if finished is not None and not options.dry_run:
+    if finished is not None:
         return fit.result(finished, run.output_dir)
 
     examples, prompts = data.rl_examples(run.data, tokenizer, run.train.max_completion_length)
@@ -86,9 +86,6 @@ def run_rl(run: RLRun, options: Options, reporter: Reporter) -> tuple[dict[str, 
             mend="Lower train.per_device_train_batch_size, or read more rows.",
         )
     model = dpo.load_policy(run, family, start, base=inputs["base"])
-    if options.dry_run:
-        trainable = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
-        return fit.plan(run, examples, trainable, shared)
 
     with ExitStack() as stack:
         stop = stack.enter_context(stop_flag())

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def run_sft(run: SFTRun, options: Options, reporter: Reporter) -> tuple[dict[str, Any], list[str]]:
-    """Train, or say what would be trained.
+    """Train.
 
     Returns:
         The command's result, for machines and for people.
@@ -48,7 +48,7 @@ def run_sft(run: SFTRun, options: Options, reporter: Reporter) -> tuple[dict[str
     inputs = {"base": base_identity(family), "chat": chat_digest(tokenizer), **data.inputs(run.data)}
     identity = fit.identify(run, kind="sft", inputs=inputs, cluster=cluster)
     finished = cluster.decided(lambda: fit.already_done(run.output_dir, identity, options, reporter))
-    if finished is not None and not options.dry_run:
+    if finished is not None:
         return fit.result(finished, run.output_dir)
 
     examples = data.sft_examples(run.data, tokenizer)
@@ -56,8 +56,6 @@ def run_sft(run: SFTRun, options: Options, reporter: Reporter) -> tuple[dict[str
     examples.check(evaluated=run.train.eval_steps is not None)
     shared = fit.share(run, examples, cluster)
     model = load_base(family, device=place, dtype=run.model.dtype, quantization=run.model.quantization)
-    if options.dry_run:
-        return fit.plan(run, examples, lora.trainable_parameters(run.lora, model), shared)
 
     with ExitStack() as stack:
         stop = stack.enter_context(stop_flag())

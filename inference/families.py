@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -61,6 +61,8 @@ class Family(StrictModel):
     """What the weights are computed in. It changes results, so it is part of a run's identity."""
     licence: str
     """SPDX name, or the licence's own name."""
+    architecture: dict[str, Any] | None = None
+    """The base's shape (transformers' config keys), for planning where the base itself is not to be had."""
     adapters: dict[str, Path] = Field(default_factory=dict)
     """Checkpoint name → adapter folder; relative paths start at the project's root."""
 
