@@ -34,7 +34,7 @@ class Budget:
 
     def __init__(self, server: Server, name: str, spent: float = 0.0) -> None:
         self._server, self._name = server, name
-        self.spent, self._reserved = spent, 0.0
+        self.spent, self._reserved, self.in_flight = spent, 0.0, 0
         self.tokens: Counter[str] = Counter()
         self.faults: Counter[Reason] = Counter()
 
@@ -45,9 +45,7 @@ class Budget:
             ServerStopped: that would pass the limit.
         """
         prices, limit = self._server.prices, self._server.limit_usd
-        if prices is None:
-            return 0.0
-        worst = prices.cost(most_prompt_tokens(messages), max_new_tokens)
+        worst = prices.cost(most_prompt_tokens(messages), max_new_tokens) if prices else 0.0
         if limit is not None and self.spent + self._reserved + worst > limit:
             raise ServerStopped(
                 f"The spending limit of ${limit:g} for server '{self._name}' would be passed.",
@@ -56,20 +54,26 @@ class Budget:
                 mend="What was answered is kept. Raise 'limit_usd' and run the same command again.",
             )
         self._reserved += worst
+        self.in_flight += 1
         return worst
+
+    def _release(self, reserved: float) -> None:
+        self.in_flight -= 1
+        # Nothing is set aside for nothing: sums of fractions would leave a trace.
+        self._reserved = self._reserved - reserved if self.in_flight else 0.0
 
     def settle(self, reserved: float, prompt_tokens: int, completion_tokens: int) -> float:
         """Book a reply; gives its cost in dollars."""
         prices = self._server.prices
         cost = prices.cost(prompt_tokens, completion_tokens) if prices else 0.0
-        self._reserved -= reserved
+        self._release(reserved)
         self.spent += cost
         self.tokens.update(requests=1, prompt_tokens=prompt_tokens, completion_tokens=completion_tokens)
         return cost
 
     def fail(self, reserved: float, reason: Reason, *, billed: bool) -> float:
         """Book an attempt without an answer; what may have been charged counts in full. Gives that, in dollars."""
-        self._reserved -= reserved
+        self._release(reserved)
         cost = reserved if billed else 0.0
         self.spent += cost
         self.faults[reason] += 1
@@ -77,7 +81,7 @@ class Budget:
 
     def abandon(self, reserved: float) -> None:
         """Book a request whose answer nobody waits for any more: the server may charge for all of it."""
-        self._reserved -= reserved
+        self._release(reserved)
         self.spent += reserved
 
     def summary(self) -> dict[str, Any]:

@@ -8,12 +8,14 @@ ledger and is booked before the next, which a library's own retries would hide.
 from __future__ import annotations
 
 import asyncio
+import ssl
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from queue import SimpleQueue
 from typing import Any
 
@@ -87,6 +89,11 @@ class Client:
         """Of every connection."""
         limits = self.server.timeouts
         return httpx.Timeout(limits.read_s, connect=limits.connect_s, pool=None)
+
+    @cached_property
+    def trust(self) -> ssl.SSLContext:
+        """The certificates that are trusted: reading them takes longer than a request, so it is done once."""
+        return httpx.create_ssl_context()
 
     def ask_all(self, calls: Sequence[Call]) -> Iterator[Answered]:
         """Yield replies as they come. Calls that were given up are left out; the ledger has them.
@@ -190,22 +197,25 @@ class _Batch:
     """The calls of one `Client.ask_all`, shared by ``concurrency`` workers; all of it but ``out`` is the loop's."""
 
     def __init__(self, client: Client, calls: Sequence[Call]) -> None:
-        self.client, self._todo = client, iter(calls)
+        self.client, self._todo, self._count = client, iter(calls), len(calls)
         self.out: SimpleQueue[Answered | None] = SimpleQueue()
         self.stopped: UserError | None = None
         self._stop = asyncio.Event()
+        self._freed = asyncio.Event()
+        """An attempt has ended, and what was set aside for it is free."""
 
     async def run(self) -> None:
-        server = self.client.server
-        limits = httpx.Limits(max_connections=server.concurrency, max_keepalive_connections=server.concurrency)
-        async with (
-            httpx.AsyncClient(headers=self.client.headers, timeout=self.client.timeout, limits=limits) as http,
-            asyncio.TaskGroup() as group,
-        ):
-            for _ in range(server.concurrency):
-                group.create_task(self._work(http))
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(self.client.server.concurrency, self._count)):
+                group.create_task(self._work())
 
-    async def _work(self, http: httpx.AsyncClient) -> None:
+    async def _work(self) -> None:
+        # A connection for each worker: a pool of them looks through all of them at every request.
+        client = self.client
+        async with httpx.AsyncClient(headers=client.headers, timeout=client.timeout, verify=client.trust) as http:
+            await self._take(http)
+
+    async def _take(self, http: httpx.AsyncClient) -> None:
         for call in self._todo:  # one iterator for all workers: each call is taken once
             if self._stop.is_set():
                 return
@@ -225,7 +235,9 @@ class _Batch:
             while (wait := client.until_open()) > 0:
                 if await self._stopped_within(wait):
                     return None
-            reserved = client.budget.reserve(call.messages, call.max_new_tokens)
+            reserved = await self._reserve(call)
+            if reserved is None:
+                return None
             try:
                 return client.answered(call, await self._attempt(http, call), reserved)
             except Fault as fault:
@@ -235,8 +247,26 @@ class _Batch:
                 if not fault.retry or attempt == client.server.retries.attempts:
                     return None
                 wait = client.pause(fault, call.key, attempt)
+            except asyncio.CancelledError:
+                client.budget.abandon(reserved)
+                raise
+            finally:
+                self._freed.set()
             if await self._stopped_within(wait):
                 return None
+        return None
+
+    async def _reserve(self, call: Call) -> float | None:
+        """Set aside what a call can cost, if need be when others have ended and cost less; None: the run stops."""
+        budget = self.client.budget
+        while not self._stop.is_set():
+            try:
+                return budget.reserve(call.messages, call.max_new_tokens)
+            except ServerStopped:
+                if not budget.in_flight:
+                    raise
+            self._freed.clear()
+            await self._freed.wait()
         return None
 
     async def _attempt(self, http: httpx.AsyncClient, call: Call) -> Any:

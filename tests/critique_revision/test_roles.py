@@ -200,6 +200,17 @@ def test_the_strong_critics_config_names_no_key() -> None:
         assert not line.strip() or "#" in line, line
 
 
+def test_examples_of_the_guide_are_valid(recipe: Path) -> None:
+    guide = (PROJECT_ROOT / "docs" / "served-models.md").read_text()
+    examples = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", guide, re.DOTALL)]
+    assert len(examples) == 2
+    for example in examples:
+        values = yaml.safe_load(recipe.read_text()) | example
+        loaded = configs.parse(RecipeConfig, values, source="the guide")
+        assert loaded.servers["strong"].model
+    assert "sk-" not in guide
+
+
 # Kills
 
 
