@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import torch
 from peft import PeftModel
+from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
 from trl.trainer.kto_trainer import KTOTrainer
@@ -41,6 +42,8 @@ class _Reference(Hooks):
     """Held-out pairs on whose chosen answers the distance from the reference is measured."""
     answered: Callable[[], dict[str, float]] | None = None
     """Measures answers of the policy (`finetune.monitors`)."""
+    columns: tuple[str, str] = ("ref_chosen_logps", "ref_rejected_logps")
+    """What the reference gives for a row; KTO has no second one where it estimates no distance."""
 
     def measured(self) -> dict[str, float]:
         """``kl`` and ``chosen_logp`` on ``kl_rows``, and what ``answered`` finds."""
@@ -58,11 +61,22 @@ class _Reference(Hooks):
         # TRL would render and tokenise messages itself; ours are ids already, from the one chat format.
         return dataset
 
-    def _precompute_ref_logps(self, dataset: Any, *rest: Any) -> Any:
+    def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
+        """As TRL's, but in memory: its cache file is in the first process's temporary folder, which no other sees."""
         # TRL calls this while it is being built, right after it patched the model with its own head.
         model = cast(PeftModel, self.model)  # type: ignore[attr-defined]
         head.install(cast(PreTrainedModel, model.get_base_model()))
-        return super()._precompute_ref_logps(dataset, *rest)  # type: ignore[misc]
+        accelerator, collate = self.accelerator, self.data_collator  # type: ignore[attr-defined]
+        loader = accelerator.prepare(DataLoader(dataset, batch_size=batch_size, collate_fn=collate, shuffle=False))
+        found: dict[str, list[float]] = {}
+        for batch in loader:
+            parts = zip(self.columns, self.compute_ref_log_probs(model, batch), strict=True)  # type: ignore[attr-defined]
+            for column, part in parts:
+                if part is not None:
+                    found.setdefault(column, []).extend(accelerator.gather_for_metrics(part).cpu().tolist())
+        for column, values in found.items():
+            dataset = dataset.add_column(column, values)
+        return dataset
 
 
 class _Recorder:
@@ -179,7 +193,15 @@ class KTO(_Reference, KTOTrainer):  # type: ignore[misc]
     shuffled, rows are not.
     """
 
+    columns = ("ref_logps", "ref_KL_logps")
     blocks = True
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """As `Hooks.log`; the loss's KL estimate, of whole answers and clamped at 0, is not called ``kl``."""
+        estimates = self._metrics["train"].pop("kl", None)
+        if estimates is not None:
+            self._metrics["train"]["kto_baseline"] = estimates
+        super().log(logs, start_time)
 
     def _weight(self, inputs: dict[str, Any]) -> int:
         return len(inputs["input_ids"])
