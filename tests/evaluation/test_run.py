@@ -107,30 +107,6 @@ def test_kill_9_then_the_same_command_gives_the_same_bytes(finished, family, pro
 
 
 @pytest.mark.slow
-def test_shards_merge_into_the_bytes_of_one_machine(finished, family, prompts, tmp_path):
-    job = {**os.environ, "JOB_COMPLETIONS": "4"}
-    shards = [
-        subprocess.Popen(
-            command(*options(family, prompts, tmp_path / "shards" / str(index)), "--shard", "auto", "--no-report"),
-            env={**job, "JOB_COMPLETION_INDEX": str(index)},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for index in range(4)
-    ]
-    for shard in shards:
-        _, errors = shard.communicate(timeout=900)
-        assert shard.returncode == 0, errors
-    merged = tmp_path / "merged"
-    done = evaluate("score", tmp_path / "shards", "--output-dir", merged)
-    assert done.returncode == 0, done.stderr
-    for name in OUTPUTS:
-        assert (merged / name).read_bytes() == (finished / name).read_bytes(), name
-    assert not (merged / "shard.json").exists()
-
-
-@pytest.mark.slow
 def test_sigterm_exits_75_and_the_same_command_goes_on_to_the_same_bytes(finished, family, prompts, tmp_path):
     folder = tmp_path / "run"
     arguments = options(family, prompts, folder)

@@ -392,7 +392,7 @@ def evaluated(tmp_path_factory) -> tuple[Path, list[str]]:
     small = yaml.safe_load((CONFIGS / "safety_classifier" / "tiny.yaml").read_text())
     small["train"] |= {"buckets": [64], "tokens_per_batch": 2048, "max_steps": 24}
     into(documents, "safety-classifier", "tiny.yaml", small | {"checkpoints": {"every": 4, "validation_rows": 100}})
-    settings = {"models": ["base"], "batch_size": 4, "limit": 40, "evaluators": ["fairness", "safety_classifier"]}
+    settings = {"models": ["base"], "batch_size": 4, "limit": 40}
     into(documents, "evaluation", "default.yaml", settings | {"sampling": {"max_new_tokens": 8}})
     struck: list[int] = []
 
@@ -425,6 +425,7 @@ def test_eight_evaluation_shards_of_the_overlay_merge_into_the_bytes_of_one_mach
     assert len({json.loads(line)["prompt_id"] for line in samples}) == 40
     for name in OUTPUTS:
         assert (results / "tiny-llama" / name).read_bytes() == (results / "one-machine" / name).read_bytes(), name
+    assert not (results / "tiny-llama" / "shard.json").exists()
 
 
 @pytest.mark.slow
