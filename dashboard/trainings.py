@@ -61,11 +61,13 @@ class Panel:
 
 PANELS: tuple[tuple[str, str, Callable[[str], bool]], ...] = (
     ("loss", "Loss", lambda key: key == "loss"),
-    ("pairs", "Pairs ranked right", lambda key: key == "rewards/accuracies"),
+    ("pairs", "Pairs ranked right", lambda key: key in {"rewards/accuracies", "pairwise_accuracy"}),
     ("accuracy", "Token accuracy", lambda key: key in {"mean_token_accuracy", "accuracy"}),
     ("margins", "Reward margin", lambda key: key == "rewards/margins"),
     ("kl", "KL from the reference", lambda key: "kl" in key.replace("_", "/").split("/")),
-    ("rewards", "Rewards", lambda key: key in {"rewards/chosen", "rewards/rejected"}),
+    ("rewards", "Rewards", lambda key: key in {"rewards/chosen", "rewards/rejected", "reward"}),
+    ("length", "Tokens of an answer", lambda key: key in {"answer_tokens", "completions/mean_length"}),
+    ("repetition", "Repeated 4-grams", lambda key: key == "repetition"),
     ("speed", "Tokens a second", lambda key: key in {"tokens_per_second", "tokens/s"}),
     ("gradient", "Gradient norm", lambda key: key == "grad_norm"),
     ("rate", "Learning rate", lambda key: key == "learning_rate"),

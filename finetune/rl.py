@@ -28,7 +28,7 @@ from inference.families import load_family
 from inference.loading import base_identity, load_tokenizer, resolve_device
 from inference.records import Prompt, Request, Sampling
 from runs.console import Reporter
-from runs.errors import UsageError
+from runs.errors import UsageError, UserError
 from runs.job import stop_flag
 
 if TYPE_CHECKING:
@@ -215,6 +215,11 @@ class Examination:
             max_new_tokens=run.train.max_completion_length, temperature=run.train.temperature, seed=run.train.seed
         )
 
+    @property
+    def names(self) -> list[str]:
+        """What every evaluation should have a number for."""
+        return [*(f"rewards/{name}" for name in self._scored), *(f"watched/{one.name}" for one in self._watched)]
+
     def answers(self) -> list[Answer]:
         """One answer for each prompt, in their order."""
         from finetune.policy import without_stop
@@ -253,9 +258,20 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def _before(trainer: RLOO | GRPO) -> dict[str, float]:
-    """The start's answers, and that its KL to the reference is 0."""
-    assert trainer.answered is not None
+    """The start's answers.
+
+    Raises:
+        UserError: the KL to the reference is not 0, or an instrument has nothing to say about them.
+    """
+    assert isinstance(trainer.answered, Examination)
     fit.policy(trainer).eval()
     found = trainer.answered()
     dpo.check_reference(found.get("kl", 0.0))
+    silent = [name for name in trainer.answered.names if name not in found]
+    if silent:
+        raise UserError(
+            f"{', '.join(silent)}: nothing to say about any held-out prompt.",
+            why="Evaluators apply to prompts by what is expected of the answer (`expected`, data.expected).",
+            mend="Take it out of rewards or watched, or give the prompts that it is made for.",
+        )
     return {f"{name}_at_start": round(value, 6) for name, value in found.items()}

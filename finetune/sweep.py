@@ -173,8 +173,7 @@ def _one(command: list[str], folder: Path, stop: Sequence[bool]) -> dict[str, An
     if stop:
         raise Preempted("The sweep was asked to stop.", mend="The same command goes on.")
     if process.returncode:
-        lines = [line for line in errors.splitlines() if line.strip()]
-        return {"error": lines[0] if lines else f"exit code {process.returncode}", "metrics": {}}
+        return {"error": _reason(errors) or f"exit code {process.returncode}", "metrics": {}}
     manifest = read_manifest(folder, rebuild="run the sweep again")
     return {
         "error": None,
@@ -183,6 +182,13 @@ def _one(command: list[str], folder: Path, stop: Sequence[bool]) -> dict[str, An
         "peak_memory_gib": manifest.peak_memory_gib,
         "metrics": manifest.metrics,
     }
+
+
+def _reason(errors: str) -> str:
+    """What a command's error panel says, in one line; without a panel, the last line, as of a traceback."""
+    lines = [line.strip() for line in errors.splitlines() if line.strip()]
+    panel = [line.strip("│ ") for line in lines if line.startswith("│")]
+    return " ".join(panel) if panel else (lines[-1] if lines else "")
 
 
 def summary(sweep: Sweep, done: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -33,6 +33,21 @@ def test_the_speed_file_beside_the_log_is_a_panel(store: Store) -> None:
     assert curve.points == ((10.0, 100.5), (20.0, 120.0))
 
 
+def test_reinforcement_learning_has_its_panels(tmp_path: Path) -> None:
+    run = tmp_path / "artifacts" / "rl"
+    run.mkdir(parents=True)
+    row = {"step": 1, "reward": 0.5, "eval_reward": 0.6, "kl": 0.01, "eval_answer_tokens": 20.0, "eval_repetition": 0.1}
+    write_jsonl(run / "train_log.jsonl", [row])
+    (training,) = find_trainings(Store(tmp_path / "results", artifacts=tmp_path / "artifacts"))
+    found = {panel.name: [curve.label for curve in panel.curves] for panel in panels([training])}
+    assert found == {
+        "kl": ["kl"],
+        "rewards": ["reward", "eval_reward"],
+        "length": ["eval_answer_tokens"],
+        "repetition": ["eval_repetition"],
+    }
+
+
 def test_the_shipped_trainings_are_found(tmp_path: Path) -> None:
     found = {training.name: training for training in find_trainings(Store(tmp_path, artifacts=ARTIFACTS))}
     stage3 = found["artifacts/smollm2-135m/stage3"]

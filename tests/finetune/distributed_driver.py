@@ -66,7 +66,7 @@ def prepare(folder: Path) -> None:
         "init_adapter": None,
         "lora": {"r": 4, "alpha": 8, "dropout": 0.0},
         "data": {"sources": [{"path": str(folder / "pairs.jsonl")}]} | data,
-        "train": train | {"learning_rate": 1e-3, "loss_type": ["sigmoid"]},
+        "train": train | {"learning_rate": 1e-3, "loss_type": ["sigmoid"], "eval_steps": 4},
     }
     (folder / "sft.yaml").write_text(yaml.safe_dump(sft))
     (folder / "dpo.yaml").write_text(yaml.safe_dump(dpo))

@@ -3,10 +3,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from finetune import fit
 from finetune.config import DPORun, RewardRun, RLRun, SFTRun
 from runs.config import load, parse
 from runs.errors import UsageError
-from runs.paths import CONFIGS
+from runs.manifest import read_manifest
+from runs.paths import ARTIFACTS, CONFIGS
 
 FILES = sorted((CONFIGS / "finetune").glob("*.yaml"))
 MODELS = {"sft": SFTRun, "dpo": DPORun, "reward": RewardRun, "rl": RLRun}
@@ -94,3 +96,11 @@ def test_a_resolved_config_loads_again():
         rewards = {"rewards": [{"evaluator": "helpfulness"}], "monitors": None} if model is RLRun else {}
         run = model.model_validate(BASE | rewards)
         assert model.model_validate(run.model_dump(mode="json")) == run
+
+
+@pytest.mark.parametrize(("stage", "model", "kind"), [("stage2", SFTRun, "sft"), ("stage3", DPORun, "dpo")])
+def test_keys_that_came_later_leave_the_shipped_runs_their_identity(stage, model, kind):
+    folder = ARTIFACTS / "smollm2-135m" / stage
+    manifest = read_manifest(folder, rebuild="")
+    found = fit.identify(load(model, folder / "config.yaml"), kind=kind, inputs=manifest.inputs)
+    assert found.run_id == manifest.run_id

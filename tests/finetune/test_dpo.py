@@ -81,7 +81,15 @@ def test_a_run_stores_the_policy_alone_and_moves_it_from_the_reference(place, st
     assert value["metrics"]["eval_kl"] > 0
 
 
-@pytest.mark.parametrize("losses", [["sigmoid", "sft"], ["ipo"], ["kto"], ["orpo"]], ids="-".join)
+FAMILIES = [
+    pytest.param(["sigmoid", "sft"], id="sigmoid-sft"),
+    pytest.param(["kto"], id="kto"),
+    pytest.param(["ipo"], id="ipo", marks=pytest.mark.slow),
+    pytest.param(["orpo"], id="orpo", marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize("losses", FAMILIES)
 def test_an_interrupted_run_continues_to_the_same_bytes(place, stage2, tmp_path, losses):
     """Every family of losses trains, resumes exactly, and moves the policy away from the reference."""
     run = {name: place.dpo(tmp_path / name, num_train_epochs=3, loss_type=losses) for name in "ab"}

@@ -53,7 +53,7 @@ def test_sampled_answers_are_the_same_every_time_and_leave_training_as_it_was(pl
 def ruinous(place, output, action, **monitored):
     """A run whose chosen answers become less likely: it unlearns them all with far too high a rate."""
     run = place.dpo(
-        output, num_train_epochs=6, eval_steps=5, learning_rate=0.05, lr_scheduler_type="constant", max_grad_norm=0
+        output, max_steps=10, eval_steps=5, learning_rate=0.05, lr_scheduler_type="constant", max_grad_norm=0
     )
     section = MonitorSection(action=action, prompts=4, max_new_tokens=8, **monitored)
     return run.model_copy(update={"monitors": section})
@@ -62,7 +62,7 @@ def ruinous(place, output, action, **monitored):
 def test_a_monitor_stops_the_run_and_a_resumed_one_stops_at_the_same_step(place, stage2, tmp_path):
     value, _ = run_dpo(ruinous(place, tmp_path / "whole", "stop"), OPTIONS, QUIET)
     metrics = value["metrics"]
-    assert metrics["steps"] < 30
+    assert metrics["steps"] < 10
     assert metrics["stopped_because"].startswith(f"step {metrics['steps']}: ")
     assert metrics["alarms"]
     with interrupted_at(4), pytest.raises(KeyboardInterrupt):
@@ -76,7 +76,7 @@ def test_a_monitor_that_warns_lets_the_run_end(place, stage2, tmp_path, capsys):
     from runs.console import Reporter
 
     value, _ = run_dpo(ruinous(place, tmp_path / "out", "warn"), OPTIONS, Reporter())
-    assert value["metrics"]["steps"] == 30
+    assert value["metrics"]["steps"] == 10
     assert "stopped_because" not in value["metrics"]
     assert read_manifest(tmp_path / "out", rebuild="").metrics["alarms"] == value["metrics"]["alarms"]
     assert "Monitor, step" in capsys.readouterr().err

@@ -109,8 +109,8 @@ def test_rewards_come_in_the_order_of_the_texts(place):
     model.config.pad_token_id = 0
     texts = [[5, 6, 7], [8, 9, 10, 11, 12], [5, 6, 7]]
     found = scores(model, texts, 0, 2)
-    assert found[0] == pytest.approx(found[2])
-    assert found[0] != pytest.approx(found[1])
+    assert found[0] == pytest.approx(found[2], abs=1e-5)
+    assert found[0] != pytest.approx(found[1], abs=1e-3)
 
 
 def test_two_transcripts_are_a_pair(place):

@@ -10,7 +10,7 @@ from finetune.rl import run_rl
 from inference.families import load_family
 from inference.loading import base_identity
 from inference.records import Message, Prompt
-from runs.errors import UsageError
+from runs.errors import UsageError, UserError
 from tests.finetune.conftest import OPTIONS, QUIET, interrupted_at
 
 
@@ -163,3 +163,10 @@ def test_too_few_prompts_and_unknown_evaluators_are_refused(place, stage2, tmp_p
     unknown = run.model_copy(update={"rewards": (RewardTerm(evaluator="helpfulnes"),)})
     with pytest.raises(UsageError, match="helpfulness"):
         run_rl(unknown, OPTIONS, QUIET)
+
+
+def test_an_instrument_without_anything_to_say_is_refused(place, stage2, tmp_path):
+    """`harm_prevention` applies to prompts that should be refused; there are none."""
+    run = place.rl(tmp_path / "out").model_copy(update={"watched": ("harm_prevention",)})
+    with pytest.raises(UserError, match="watched/harm_prevention: nothing to say"):
+        run_rl(run, OPTIONS, QUIET)

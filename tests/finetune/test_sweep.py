@@ -66,6 +66,13 @@ def test_seeds_are_summed_up_by_setting():
     assert second["metrics"]["eval_loss"] == {"mean": 5.0, "sd": None}
 
 
+def test_a_failed_runs_reason_is_what_its_panel_says():
+    panel = "a warning\n╭─ error ─╮\n│ The loss is not  │\n│ a number.        │\n╰──────────╯\n"
+    assert sweep._reason(panel) == "The loss is not a number."
+    assert sweep._reason("Traceback …\n  File …\nRuntimeError: boom\n") == "RuntimeError: boom"
+    assert sweep._reason("") == ""
+
+
 @pytest.mark.slow
 def test_a_sweep_runs_all_and_leaves_one_table(place, tmp_path):
     """Two rates, one of which ruins the run: the table has both, and the command fails with the reason."""
