@@ -8,13 +8,15 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from inference.engines import open_engine
-from inference.engines.transformers import TransformersEngine
 from inference.families import Family, load_family
 from tests import tiny
+
+if TYPE_CHECKING:
+    from inference.engines.transformers import TransformersEngine
 
 
 @pytest.fixture(scope="session")
@@ -44,5 +46,7 @@ def tiny_gemma_family(tiny_gemma: Path, tmp_path: Path) -> Family:
 @pytest.fixture(scope="session")
 def local_engine(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> TransformersEngine:
     """The tiny Llama in this process, one row at a time: what the loopback server answers with."""
+    from inference.engines import open_engine
+
     family = load_family(str(tiny.write_family(tmp_path_factory.mktemp("family"), "tiny-llama", tiny_llama)))
     return open_engine(family, "base", batch_size=1)

@@ -191,15 +191,16 @@ class Judge:
         """Reply by key; what the engine could not answer is its error as a string.
 
         Raises:
+            UserError: the judge cannot be opened: no weights, no API key.
             ServerStopped: no later answer could be judged either (a wrong key, the spending limit): the run stops
                 and is taken up again, where a judge that fails on one answer leaves that one unscored.
         """
         requests = [Request(key=key, messages=(Message(role="user", content=text),)) for key, text in asked.items()]
         replies: dict[str, Completion | str] = {}
         sampling = Sampling(max_new_tokens=self.rubric.max_new_tokens)
-        failed = ""
+        failed, engine = "", self.engine
         try:
-            for completion in self.engine.generate(requests, sampling):
+            for completion in engine.generate(requests, sampling):
                 replies[completion.key] = completion
         except ServerStopped:
             raise

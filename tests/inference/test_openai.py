@@ -141,7 +141,7 @@ def test_closing_early_does_not_wait_for_the_server(loopback: Loopback, tmp_path
     next(running)
     start = time.monotonic()
     running.close()
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 10  # the server would hold the requests for an hour
 
 
 # Faults that pass
@@ -173,9 +173,11 @@ def test_a_passing_fault_is_tried_again(loopback: Loopback, tmp_path: Path, faul
 
 def test_a_hanging_server_is_tried_again(loopback: Loopback, tmp_path: Path) -> None:
     loopback.faults.extend(["hang", "hang"])
-    whole = list(engine(loopback, tmp_path, timeouts={"read_s": 0.3}).generate(REQUESTS, GREEDY))
+    whole = list(engine(loopback, tmp_path, timeouts={"read_s": 1.0}).generate(REQUESTS, GREEDY))
     assert len(whole) == 6
-    assert [failure.reason for failure in failures(tmp_path)] == ["timeout"] * 2
+    # On a machine that is busy, a request that does not hang may be too late as well.
+    assert len(failures(tmp_path)) >= 2
+    assert {failure.reason for failure in failures(tmp_path)} == {"timeout"}
 
 
 def test_retry_after_holds_everyone_back(loopback: Loopback, tmp_path: Path) -> None:
@@ -365,15 +367,15 @@ def test_spending_stops_before_the_limit_and_goes_on_with_a_higher_one(loopback:
 
 def test_what_may_have_been_billed_counts(loopback: Loopback, tmp_path: Path) -> None:
     loopback.faults.extend(["hang", "500"])
-    paying = engine(loopback, tmp_path, prices=PRICES, timeouts={"read_s": 0.3}, concurrency=1)
+    paying = engine(loopback, tmp_path, prices=PRICES, timeouts={"read_s": 1.0}, concurrency=1)
     list(paying.generate(REQUESTS[:1], GREEDY))
-    timeout, error = failures(tmp_path)
-    assert timeout.cost_usd > 0
-    assert error.cost_usd == 0
+    failed = failures(tmp_path)
+    assert [failure.reason for failure in failed][:2] == ["timeout", "server_error"]
+    assert all((failure.cost_usd > 0) == (failure.reason == "timeout") for failure in failed)
     (reply,) = replies(tmp_path)
     again = engine(loopback, tmp_path, prices=PRICES)
     list(again.generate(REQUESTS[:1], GREEDY))
-    assert again.usage["spent_usd"] == pytest.approx(timeout.cost_usd + reply.cost_usd, abs=1e-6)
+    assert again.usage["spent_usd"] == pytest.approx(sum(row.cost_usd for row in failed) + reply.cost_usd, abs=1e-6)
 
 
 # Configs and bodies

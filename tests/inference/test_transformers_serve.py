@@ -78,7 +78,7 @@ def test_a_real_server_killed_and_started_again_in_the_middle_of_a_run(tmp_path:
             "model": str(model),
             "dialect": "transformers",
             "concurrency": 2,
-            "retries": {"attempts": 60, "first_wait_s": 0.5, "longest_wait_s": 1.0},
+            "retries": {"attempts": 300, "first_wait_s": 0.5, "longest_wait_s": 1.0},
         }
     )
     requests = [ask(text) for text in QUESTIONS]

@@ -191,6 +191,9 @@ def test_a_judge_that_can_judge_nothing_stops_the_run(served_rubric, monkeypatch
     monkeypatch.setenv("JUDGE_KEY", "sk-wrong")
     with pytest.raises(ServerStopped, match="JUDGE_KEY"):
         Judge(rubric).score(PROMPT, "No.")
+    monkeypatch.delenv("JUDGE_KEY")
+    with pytest.raises(UsageError, match="JUDGE_KEY holds no API key"):
+        Judge(rubric).score(PROMPT, "No.")
     monkeypatch.setenv("JUDGE_KEY", "sk-right")
     loopback.faults.append("filter")
     assert Judge(rubric).score(PROMPT, "No.").unscored == "judge_error"
