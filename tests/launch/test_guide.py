@@ -11,7 +11,7 @@ import yaml
 from launch.checks.tree import Tree
 from launch.render import TREE
 from runs.paths import PROJECT_ROOT
-from scripts import kubernetes_costs
+from scripts import kubernetes_costs, update_guides
 from tests.board import BOARD, PARTS, asked, queries
 from tests.launch.overlays import SHIPPED, documents
 
@@ -53,6 +53,22 @@ def test_paths_in_the_guides_are_there(text):
 def test_the_cost_table_is_what_the_script_computes():
     assert kubernetes_costs.updated(GUIDE) == GUIDE
     assert kubernetes_costs.table() in GUIDE
+
+
+def test_the_measured_tables_are_those_of_the_results():
+    for path, text in update_guides.pages().items():
+        assert path.read_text() == text, f"uv run python scripts/update_guides.py writes {path.name}"
+
+
+def test_the_results_of_the_checks_are_of_this_tree():
+    found = json.loads(update_guides.CHECKS.read_text())["overlays"]
+    assert {entry["overlay"]: entry["objects"] for entry in found} == {name: len(documents(name)) for name in SHIPPED}
+    assert all(set(entry["findings"]) == set(update_guides.SEEN) for entry in found)
+
+
+def test_a_page_without_the_block_is_an_error():
+    with pytest.raises(ValueError, match="no block 'checks'"):
+        update_guides.updated("nothing", "checks", "table")
 
 
 def test_costs_follow_from_prices_and_hours():
