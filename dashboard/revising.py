@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from critique_revision.config import FilterSettings, RecipeConfig, Role, Roles, locate
+from critique_revision.config import SELF, FilterSettings, RecipeConfig, Role, Roles, locate
 from critique_revision.constitution import Principle, PrinciplesConstitution, load_principles
 from critique_revision.dialogue import Exemplar, critique_messages, load_exemplars, revision_messages
 from critique_revision.filters import Candidate, reasons
@@ -134,6 +134,11 @@ class _Work:
 
     def run(self, stopped: Callable[[], bool]) -> Iterator[Chain]:
         roles = self.recipe.roles
+        if served := [role.engine for role in (roles.critic, roles.reviser) if role.engine != SELF]:
+            told = f"The recipe's critic or reviser stands behind the server '{served[0]}'. "
+            told += "Here only checkpoints on this machine criticise: `uv run critique-revision generate` asks servers."
+            yield _blank(self.principle, "failed", told)
+            return
         yield _blank(self.principle, "loading")
         writers = [] if self.draft else [self.writer]
         engines, problems = self.studio.models.get(

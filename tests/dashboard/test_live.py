@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
+from critique_revision.config import Role
 from dashboard.desk import Waiting
 from dashboard.live import MAX_PROMPT, Scorer, Settings, Studio, check_checkpoint, read_settings
 from dashboard.revising import Reviser, load_recipe
@@ -157,6 +159,13 @@ def test_a_chain_whose_critic_does_not_load_says_so():
     studio = Studio(opener=scripted_opener(), check=check, scorer=Scorer(()))
     chain = boards(Reviser(studio, load_recipe(studio.family)).revise("me", "Hi", "help-01", Settings()))[-1]
     assert all(text.status == "failed" and "The base is gone." in text.problem for text in chain.texts)
+
+
+def test_a_served_critic_is_not_replaced_by_a_checkpoint(studio):
+    recipe = load_recipe(studio.family)
+    roles = recipe.roles.model_copy(update={"critic": Role(engine="strong")})
+    chain = boards(Reviser(studio, replace(recipe, roles=roles)).revise("me", "Hi", "help-01", Settings()))[-1]
+    assert all(text.status == "failed" and "'strong'" in text.problem for text in chain.texts)
 
 
 def test_an_unknown_principle_comes_with_the_nearest(studio):
