@@ -2,6 +2,8 @@
 
 ``CAI_METRICS=9400`` serves ``/metrics`` on the loopback interface, ``CAI_METRICS=0.0.0.0:9400`` on all of them (what a
 Pod needs), and ``CAI_METRICS=/run/metrics/train.prom`` keeps a text file. Not set: nothing is loaded or served.
+Processes that torchrun starts side by side share the variable: the one with ``LOCAL_RANK`` n serves on the n-th port
+after the one that is given, or writes ``train-n.prom``.
 """
 
 from __future__ import annotations
@@ -42,15 +44,16 @@ class Meter:
         from prometheus_client import CollectorRegistry, start_http_server
 
         self._registry = CollectorRegistry()
+        beside = int(os.environ.get("LOCAL_RANK") or 0)
         address = re.fullmatch(r"(?:(?P<host>[^/]+):)?(?P<port>\d+)", target)
         if address is None:
             if not target.endswith(".prom"):
                 raise UsageError(
                     f"{VARIABLE} is {target!r}.", mend="Give a port, HOST:PORT, or a file that ends in .prom."
                 )
-            self._file = Path(target)
+            self._file = Path(target) if not beside else Path(target).with_name(f"{Path(target).stem}-{beside}.prom")
         else:
-            host, port = address["host"] or "127.0.0.1", int(address["port"])
+            host, port = address["host"] or "127.0.0.1", int(address["port"]) + beside
             try:
                 start_http_server(port, addr=host, registry=self._registry)
             except OSError as error:

@@ -42,7 +42,7 @@ def rank(folder: Path, plan: dict[str, Any], number: int, port: int) -> int:
     if plan["size"] > 1:
         os.environ |= {"RANK": str(number), "WORLD_SIZE": str(plan["size"]), "LOCAL_RANK": str(number)}
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    os.environ["CAI_METRICS"] = str(folder / f"{plan['name']}-{number}.prom")
+    os.environ["CAI_METRICS"] = str(folder / f"{plan['name']}.prom")
     overrides = [f"output_dir={folder / plan['name']}", *plan.get("set", [])]
     model, train = (SFTRun, run_sft) if plan["stage"] == "sft" else (DPORun, run_dpo)
 

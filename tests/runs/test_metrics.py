@@ -40,6 +40,21 @@ def test_a_port_serves_them_on_loopback_and_a_taken_one_is_named(monkeypatch):
         Meter("classifier")
 
 
+def test_ranks_side_by_side_have_a_port_and_a_file_each(monkeypatch, tmp_path):
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    for rank in range(2):
+        monkeypatch.setenv("LOCAL_RANK", str(rank))
+        monkeypatch.setenv(VARIABLE, str(port))
+        Meter("sft", rank).set({"step": 1})
+        monkeypatch.setenv(VARIABLE, str(tmp_path / "sft.prom"))
+        Meter("sft", rank).set({"step": 1})
+        with urllib.request.urlopen(f"http://127.0.0.1:{port + rank}/metrics", timeout=10) as answer:
+            assert f'cai_sft_step{{process="{rank}"}} 1.0' in answer.read().decode()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["sft-1.prom", "sft.prom"]
+
+
 @pytest.mark.parametrize("target", ["everywhere", "host:port", "/tmp/file.txt"])
 def test_other_forms_are_refused(monkeypatch, target):
     monkeypatch.setenv(VARIABLE, target)
