@@ -392,7 +392,8 @@ def evaluated(tmp_path_factory) -> tuple[Path, list[str]]:
     small = yaml.safe_load((CONFIGS / "safety_classifier" / "tiny.yaml").read_text())
     small["train"] |= {"buckets": [64], "tokens_per_batch": 2048, "max_steps": 24}
     into(documents, "safety-classifier", "tiny.yaml", small | {"checkpoints": {"every": 4, "validation_rows": 100}})
-    settings = {"models": ["base"], "batch_size": 4, "limit": 40}
+    names = ["harm_prevention", "truthfulness", "helpfulness", "fairness", "safety_classifier"]
+    settings = {"models": ["base"], "batch_size": 4, "limit": 40, "evaluators": names}
     into(documents, "evaluation", "default.yaml", settings | {"sampling": {"max_new_tokens": 8}})
     struck: list[int] = []
 
