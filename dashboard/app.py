@@ -40,18 +40,18 @@ def build_app(store: Store) -> gr.Blocks:
                 filterable=len(entries) > 8,
             )  # fmt: skip
         page = Page(app, run)
-        tabs: dict[str, tuple[str, Callable[[], None]]] = {
-            "overview": ("Overview", lambda: overview.build(store, page)),
-            "flips": ("Flips", lambda: flips.build(finder, page)),
-            "live": ("Live", lambda: live.build(store)),
-            "arena": ("Arena", lambda: arena.build(store)),
-            "classifier": ("Classifier", lambda: classifier.build(scoring)),
-            "training": ("Training", lambda: training.build(store)),
+        tabs: dict[str, tuple[str, Callable[[gr.Tab], None]]] = {
+            "overview": ("Overview", lambda tab: overview.build(store, page, tab)),
+            "flips": ("Flips", lambda _: flips.build(finder, page)),
+            "live": ("Live", lambda _: live.build(store)),
+            "arena": ("Arena", lambda _: arena.build(store)),
+            "classifier": ("Classifier", lambda _: classifier.build(scoring)),
+            "training": ("Training", lambda tab: training.build(store, tab)),
         }
         with gr.Tabs(elem_id="tabs") as shown:
             for name, (label, build) in tabs.items():
-                with gr.Tab(label, id=name, elem_id=f"tab-{name}"):
-                    build()
+                with gr.Tab(label, id=name, elem_id=f"tab-{name}") as tab:
+                    build(tab)
 
         def arrive(request: gr.Request) -> tuple[Any, Any]:
             wanted = parameters(request)

@@ -41,8 +41,8 @@ LEAD_VERDICT = (
 )
 
 
-def build(store: Store, page: Page) -> None:
-    """Lay the tab out, inside of a ``gr.Tab``."""
+def build(store: Store, page: Page, tab: gr.Tab) -> None:
+    """Lay ``tab`` out, inside of it."""
     head = block("hero")
     with gr.Column(visible=False) as body:
         block(value=section("What changed", LEAD_VERDICT))
@@ -77,18 +77,29 @@ def build(store: Store, page: Page) -> None:
         head, body, contrast, verdicts, forest, plane, harmful_title, harmful, harmless_title, harmless, *folded,
     ]  # fmt: skip
 
+    seen = gr.State("")  # the run that is drawn
+
     def show(name: str | None) -> list[Any]:
-        return shown(store, name, len(outputs))
+        return [*shown(store, name, len(outputs)), name or ""]
 
     def arrive(request: gr.Request) -> list[Any]:
-        return show(chosen_run(store, parameters(request).get("run")))
+        wanted = parameters(request)
+        if wanted.get("tab", NAME) != NAME:  # the figures take a browser more than a second: drawn when looked at
+            return [gr.skip()] * (len(outputs) + 1)
+        return show(chosen_run(store, wanted.get("run")))
+
+    def look(name: str | None, drawn: str, request: gr.Request) -> list[Any]:
+        # Gradio selects the first tab before it goes to the one of the address.
+        here = parameters(request).get("tab", NAME) == NAME
+        return show(name) if here and name != drawn else [gr.skip()] * (len(outputs) + 1)
 
     def change(name: str, pair: str) -> tuple[str, Any]:
         run = store.load(name)
         return contrast_block(run, pair), plot_data(_forest(run_figures(run), pair))
 
-    page.app.load(arrive, None, outputs, api_visibility="private", show_progress="hidden")
-    page.run.input(show, page.run, outputs, api_visibility="private", show_progress="minimal")
+    page.app.load(arrive, None, [*outputs, seen], api_visibility="private", show_progress="hidden")
+    tab.select(look, [page.run, seen], [*outputs, seen], api_visibility="private", show_progress="minimal")
+    page.run.input(show, page.run, [*outputs, seen], api_visibility="private", show_progress="minimal")
     contrast.input(change, [page.run, contrast], [verdicts, forest], api_visibility="private", show_progress="hidden")
 
 

@@ -10,7 +10,7 @@ import gradio as gr
 from gradio.components.plot import PlotData
 
 from dashboard.curves import panel_figure
-from dashboard.page import block, error_html, section
+from dashboard.page import block, error_html, parameters, section
 from dashboard.store import Store
 from dashboard.trainings import PANELS, Training, find_trainings, panels
 from dashboard.views import pairs
@@ -23,18 +23,18 @@ _LEAD = "Thin lines are training batches; diamonds are data that was held out. D
 _QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
 
-def build(store: Store) -> None:
-    """Lay the tab out, inside of a ``gr.Tab``."""
+def build(store: Store, tab: gr.Tab) -> None:
+    """Lay ``tab`` out, inside of it."""
     with gr.Tabs():
         with gr.Tab("Curves", id="curves"):
-            _build_curves(store)
+            _build_curves(store, tab)
         with gr.Tab("Pairs", id="pairs"):
             pairs.build_browser(store)
         with gr.Tab("Rank pairs", id="rank"):
             pairs.build_ranking(store)
 
 
-def _build_curves(store: Store) -> None:
+def _build_curves(store: Store, tab: gr.Tab) -> None:
     block(value=section("How training went", _LEAD))
     chosen = gr.Dropdown([], label="Trainings", multiselect=True, max_choices=MOST_COMPARED, elem_id="trainings")
     told = block("table")
@@ -44,18 +44,28 @@ def _build_curves(store: Store) -> None:
             for _ in PANELS
         ]
 
-    def arrive() -> list[Any]:
+    drawn = gr.State(False)
+
+    def show() -> list[Any]:
         found = find_trainings(store)
         names = [one.name for one in found]
         first = [one.name for one in found if one.finished][:2] or names[:1]
-        return [gr.update(choices=names, value=first), *shown(found, first)]
+        return [gr.update(choices=names, value=first), *shown(found, first), True]
+
+    def arrive(request: gr.Request) -> list[Any]:
+        # The figures take a browser more than a second: drawn when looked at.
+        return show() if parameters(request).get("tab") == NAME else [gr.skip()] * (len(plots) + 3)
+
+    def look(already: bool) -> list[Any]:
+        return [gr.skip()] * (len(plots) + 3) if already else show()
 
     def change(names: list[str] | None) -> list[Any]:
         return shown(find_trainings(store), (names or [])[:MOST_COMPARED])
 
     root = gr.context.Context.root_block
     assert root is not None  # inside of a page
-    root.load(arrive, None, [chosen, told, *plots], **_QUIET)
+    root.load(arrive, None, [chosen, told, *plots, drawn], **_QUIET)
+    tab.select(look, drawn, [chosen, told, *plots, drawn], **_QUIET)
     chosen.input(change, chosen, [told, *plots], **_QUIET)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from evaluation.evaluators.judge_reply import Reply, read_choice, read_rating
-from evaluation.evaluators.registry import code_version, register
+from evaluation.evaluators.registry import judge_version, register
 from evaluation.evaluators.text import Text
 from evaluation.scores import Judgement, scored, unscored
 from inference.engines.base import Engine
@@ -119,7 +119,7 @@ class Judge:
     def version(self) -> str:
         """Digest of code, rubric and the judge's model: another judge is another run."""
         asked = self.rubric.model_dump(exclude={"server"})  # its price and address judge nothing
-        return digest({"code": code_version(), "rubric": asked, "model": self._model()})[:12]
+        return digest({"code": judge_version(), "rubric": asked, "model": self._model()})[:12]
 
     def _model(self) -> dict[str, str]:
         if self._given is not None:

@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeVar
 from evaluation.evaluators.guarded import Guarded
 from evaluation.evaluators.protocol import Evaluator
 from runs.errors import UsageError, UserError, unknown_name
-from runs.identity import files_digest
+from runs.identity import digest, files_digest
 
 ENTRY_POINT_GROUP = "constitutional_ai.evaluators"
 """A package adds an evaluator with an entry point here: name = "package.module:EvaluatorClass"."""
@@ -34,6 +34,9 @@ OPTIONAL = {
 EvaluatorFactory = TypeVar("EvaluatorFactory", bound=Callable[[], Evaluator])
 
 _factories: dict[str, Callable[[], Evaluator]] = {}
+
+_JUDGE = "judge"
+"""How the names of the judge's modules begin."""
 
 
 class Entry(NamedTuple):
@@ -137,7 +140,16 @@ def _has_shape(made: object) -> bool:
 
 @cache
 def code_version() -> str:
-    """Digest of the shipped evaluators' code, word lists and weights: any edit gives a run another identity."""
+    """Digest of the fitted evaluators' code, word lists and weights: any edit gives a run another identity.
+
+    The judge has a digest of its own (`judge_version`): an edit of it leaves the report card of the others valid.
+    """
     folder = Path(__file__).parent
     files = [path for kind in ("*.py", "*.yaml", "*.json") for path in folder.glob(kind)]
-    return files_digest(files, folder)[:12]
+    return files_digest([path for path in files if not path.name.startswith(_JUDGE)], folder)[:12]
+
+
+def judge_version() -> str:
+    """Digest of the judge's code and of what it shares with the others."""
+    folder = Path(__file__).parent
+    return digest({"shared": code_version(), "own": files_digest(folder.glob(f"{_JUDGE}*.py"), folder)})[:12]

@@ -26,7 +26,7 @@ def call(
 
 @pytest.fixture
 def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("inference.engines.open_engines", lambda *_, **__: recipe_driver.engines())
+    monkeypatch.setattr("critique_revision.roles.open_engines", lambda *_, **__: recipe_driver.engines())
 
 
 @pytest.mark.usefixtures("scripted")
