@@ -61,6 +61,9 @@ def chain(tmp_path_factory, tiny_gemma) -> Path:
             "load_best_model_at_end": False,
         }
         shipped["train"] |= {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 1, "report_to": "none"}
+        if kind == "dpo":
+            shipped["train"]["eval_steps"] = 4
+            shipped["monitors"] |= {"prompts": 2, "max_new_tokens": 8}
         (folder / f"{kind}.yaml").write_text(yaml.safe_dump(shipped))
         run("finetune", kind, "--config", folder / f"{kind}.yaml")
     prompts = folder / "prompts.jsonl"

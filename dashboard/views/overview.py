@@ -39,6 +39,7 @@ LEAD_VERDICT = (
     "Contrasts and metrics were declared before the run; p-values are adjusted over all of them. Undecided does not "
     "mean equal."
 )
+_NOT_DRAWN = "?"  # no run is called so
 
 
 def build(store: Store, page: Page, tab: gr.Tab) -> None:
@@ -77,21 +78,22 @@ def build(store: Store, page: Page, tab: gr.Tab) -> None:
         head, body, contrast, verdicts, forest, plane, harmful_title, harmful, harmless_title, harmless, *folded,
     ]  # fmt: skip
 
-    seen = gr.State("")  # the run that is drawn
+    seen = gr.State("")  # the run that is drawn; nothing until the page has arrived
 
     def show(name: str | None) -> list[Any]:
-        return [*shown(store, name, len(outputs)), name or ""]
+        return [*shown(store, name, len(outputs)), name or _NOT_DRAWN]
 
     def arrive(request: gr.Request) -> list[Any]:
         wanted = parameters(request)
         if wanted.get("tab", NAME) != NAME:  # the figures take a browser more than a second: drawn when looked at
-            return [gr.skip()] * (len(outputs) + 1)
+            return [*[gr.skip()] * len(outputs), _NOT_DRAWN]
         return show(chosen_run(store, wanted.get("run")))
 
     def look(name: str | None, drawn: str, request: gr.Request) -> list[Any]:
-        # Gradio selects the first tab before it goes to the one of the address.
-        here = parameters(request).get("tab", NAME) == NAME
-        return show(name) if here and name != drawn else [gr.skip()] * (len(outputs) + 1)
+        # Gradio selects the first tab when the page is built, before the run and the tab of the address are set.
+        wanted = parameters(request).get("run")
+        name = chosen_run(store, wanted) if wanted else name
+        return show(name) if drawn and name != drawn else [gr.skip()] * (len(outputs) + 1)
 
     def change(name: str, pair: str) -> tuple[str, Any]:
         run = store.load(name)

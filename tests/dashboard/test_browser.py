@@ -39,7 +39,9 @@ def visit(browser: Browser, address: str) -> Iterator[Open]:
         page.set_default_timeout(WAIT)
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.goto(f"{base}{query}")
-        page.wait_for_selector(".hero-top, .notice", state="attached")
+        tab = parse_qs(query.removeprefix("?")).get("tab", ["overview"])[0]
+        there = ".hero-top, .notice" if tab == "overview" else f"#tab-{tab}-button[aria-selected=true]"
+        page.wait_for_selector(there, state="attached")
         return page
 
     yield go
