@@ -6,7 +6,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -96,7 +97,8 @@ def export_artifact(folder: Path, model: Any, heads: tuple[str, ...]) -> None:
     shape_of: Any = jax.ShapeDtypeStruct
     shapes = [shape_of(leaf.shape, leaf.dtype) for leaf in leaves]
     shapes += [shape_of(dimensions[name], jnp.int32) for name in INPUTS]
-    graph = export.export(jax.jit(forward), platforms=PLATFORMS)(*shapes)
+    with _without_locations():
+        graph = export.export(jax.jit(forward), platforms=PLATFORMS)(*shapes)
     write_bytes(folder / GRAPH, bytes(graph.serialize()))
     signature = Signature(
         weights=tuple(named_arrays(model)),
@@ -107,6 +109,18 @@ def export_artifact(folder: Path, model: Any, heads: tuple[str, ...]) -> None:
         sha256=file_digest(folder / GRAPH),
     )
     write_text(folder / SIGNATURE, signature.model_dump_json(indent=2) + "\n")
+
+
+@contextmanager
+def _without_locations() -> Iterator[None]:
+    """Lower without source locations: they would carry the paths of this machine into the file."""
+    settings: Any = jax.config
+    limit = settings.jax_traceback_in_locations_limit
+    settings.update("jax_traceback_in_locations_limit", 0)
+    try:
+        yield
+    finally:
+        settings.update("jax_traceback_in_locations_limit", limit)
 
 
 def load_exported(folder: Path) -> Exported:

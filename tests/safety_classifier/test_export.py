@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from runs.errors import IntegrityError, UsageError
+from runs.paths import ARTIFACTS
 from safety_classifier.artifact import load_artifact, save_artifact
 from safety_classifier.export import PLATFORMS, load_exported
 from safety_classifier.features import Featuriser
@@ -87,3 +88,10 @@ def test_a_graph_of_another_artifact_is_refused(tiny_artifact: Path, tmp_path: P
     (copy / "model.stablehlo").unlink()
     with pytest.raises(IntegrityError, match=r"has no model\.stablehlo"):
         load_exported(copy)
+
+
+def test_the_graph_holds_no_path_of_the_machine_that_made_it(tiny_artifact):
+    for folder in (tiny_artifact, ARTIFACTS / "safety_classifier"):
+        graph = (folder / "model.stablehlo").read_bytes()
+        assert b".py" not in graph
+        assert b"site-packages" not in graph
