@@ -37,88 +37,32 @@ JsonOption = Annotated[bool, typer.Option("--json", help="The result as one JSON
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Only errors and the result.")]
 
 
-@app.command()
-def sft(
-    config: ConfigOption,
-    overrides: SetOption = None,
-    output_dir: OutputOption = None,
-    data_root: DataOption = None,
-    seed: SeedOption = None,
-    limit: LimitOption = None,
-    resume: ResumeOption = True,
-    dry_run: DryOption = False,
-    processes: ProcessesOption = 1,
-    json_output: JsonOption = False,
-    quiet: QuietOption = False,
-) -> None:
-    """Teach a base model to answer (LoRA on every assistant turn of a dataset of conversations)."""
-    from finetune.config import SFTRun
+def _stage(name: str, model: str, about: str) -> None:
+    """Make a stage a command; all of them have the same options. ``model`` is its class in `finetune.config`."""
 
-    asked = Asked("sft", config, overrides, output_dir, data_root, seed, limit)
-    _train(SFTRun, asked, resume=resume, dry_run=dry_run, processes=processes, json_output=json_output, quiet=quiet)
-
-
-@app.command()
-def dpo(
-    config: ConfigOption,
-    overrides: SetOption = None,
-    output_dir: OutputOption = None,
-    data_root: DataOption = None,
-    seed: SeedOption = None,
-    limit: LimitOption = None,
-    resume: ResumeOption = True,
-    dry_run: DryOption = False,
-    processes: ProcessesOption = 1,
-    json_output: JsonOption = False,
-    quiet: QuietOption = False,
-) -> None:
-    """Tune an adapter on preference pairs, held to a frozen copy of where it started."""
-    from finetune.config import DPORun
-
-    asked = Asked("dpo", config, overrides, output_dir, data_root, seed, limit)
-    _train(DPORun, asked, resume=resume, dry_run=dry_run, processes=processes, json_output=json_output, quiet=quiet)
+    @app.command(name, help=about)
+    def command(
+        config: ConfigOption,
+        overrides: SetOption = None,
+        output_dir: OutputOption = None,
+        data_root: DataOption = None,
+        seed: SeedOption = None,
+        limit: LimitOption = None,
+        resume: ResumeOption = True,
+        dry_run: DryOption = False,
+        processes: ProcessesOption = 1,
+        json_output: JsonOption = False,
+        quiet: QuietOption = False,
+    ) -> None:
+        run: type[StrictModel] = getattr(import_module("finetune.config"), model)
+        asked = Asked(name, config, overrides, output_dir, data_root, seed, limit)
+        _train(run, asked, resume=resume, dry_run=dry_run, processes=processes, json_output=json_output, quiet=quiet)
 
 
-@app.command()
-def reward(
-    config: ConfigOption,
-    overrides: SetOption = None,
-    output_dir: OutputOption = None,
-    data_root: DataOption = None,
-    seed: SeedOption = None,
-    limit: LimitOption = None,
-    resume: ResumeOption = True,
-    dry_run: DryOption = False,
-    processes: ProcessesOption = 1,
-    json_output: JsonOption = False,
-    quiet: QuietOption = False,
-) -> None:
-    """Train a reward model on preference pairs: a number for an answer, for `finetune rl`."""
-    from finetune.config import RewardRun
-
-    asked = Asked("reward", config, overrides, output_dir, data_root, seed, limit)
-    _train(RewardRun, asked, resume=resume, dry_run=dry_run, processes=processes, json_output=json_output, quiet=quiet)
-
-
-@app.command()
-def rl(
-    config: ConfigOption,
-    overrides: SetOption = None,
-    output_dir: OutputOption = None,
-    data_root: DataOption = None,
-    seed: SeedOption = None,
-    limit: LimitOption = None,
-    resume: ResumeOption = True,
-    dry_run: DryOption = False,
-    processes: ProcessesOption = 1,
-    json_output: JsonOption = False,
-    quiet: QuietOption = False,
-) -> None:
-    """Tune an adapter against rewards, with RLOO or GRPO, held to a frozen copy of where it started."""
-    from finetune.config import RLRun
-
-    asked = Asked("rl", config, overrides, output_dir, data_root, seed, limit)
-    _train(RLRun, asked, resume=resume, dry_run=dry_run, processes=processes, json_output=json_output, quiet=quiet)
+_stage("sft", "SFTRun", "Teach a base model to answer (LoRA on every assistant turn of a dataset of conversations).")
+_stage("dpo", "DPORun", "Tune an adapter on preference pairs, held to a frozen copy of where it started.")
+_stage("reward", "RewardRun", "Train a reward model on preference pairs: a number for an answer, for `finetune rl`.")
+_stage("rl", "RLRun", "Tune an adapter against rewards, with RLOO or GRPO, held to a frozen copy of where it started.")
 
 
 @app.command()

@@ -11,22 +11,19 @@ KTO or ORPO.
 from __future__ import annotations
 
 import math
-import time
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune import data, fit, lora
-from finetune.cluster import Cluster, Rhythm, announced
+from finetune.cluster import Cluster, Rhythm
 from finetune.config import DPORun, LoraSection, RLRun
 from finetune.fit import Options
+from finetune.stage import Stage
 from inference.adapters import adapter_digest, attach, check_adapter
-from inference.chat import chat_digest
-from inference.families import Family, load_family
-from inference.loading import base_identity, load_base, load_tokenizer, resolve_device
+from inference.families import Family
+from inference.loading import load_base
 from runs.console import Reporter
 from runs.errors import UserError
-from runs.job import stop_flag
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -52,51 +49,32 @@ def run_dpo(run: DPORun, options: Options, reporter: Reporter) -> tuple[dict[str
         UserError: data, model, device or output folder cannot be used as asked, or the reference is not
             where the policy starts.
     """
-    began = time.monotonic()
-    fit.quiet_libraries()
-    cluster = announced(fsdp=run.train.fsdp)
-    place = cluster.device(run.model.device)
-    device = resolve_device(place)
-    fit.check_device(device, run.train, cluster)
-    cluster.join(device)
-    family = load_family(run.family)
-    tokenizer = load_tokenizer(family)
-    inputs = {"base": base_identity(family), "chat": chat_digest(tokenizer), **data.inputs(run.data)}
-    start = lora.resolve_adapter(run.init_adapter, family) if run.init_adapter is not None else None
+    stage = Stage.begin("dpo", run, options, reporter)
+    inputs = dict(stage.inputs)
+    start = lora.resolve_adapter(run.init_adapter, stage.family) if run.init_adapter is not None else None
     if start is not None:
         inputs["init_adapter"] = adapter_digest(check_adapter(start, base_identity=inputs["base"]))
-    identity = fit.identify(run, kind="dpo", inputs=inputs, cluster=cluster)
-    finished = cluster.decided(lambda: fit.already_done(run.output_dir, identity, options, reporter))
-    if finished is not None:
-        return fit.result(finished, run.output_dir)
+    identity = stage.identify(inputs)
+    if (done := stage.finished(identity)) is not None:
+        return done
 
-    examples = read_pairs(run, tokenizer)
+    examples = read_pairs(run, stage.tokenizer)
     examples.show(reporter)
     examples.check(evaluated=run.train.eval_steps is not None)
-    shared = fit.share(run, examples, cluster)
-    model = load_policy(run, family, start, base=inputs["base"], device=place)
+    shared = fit.share(run, examples, stage.cluster)
+    model = load_policy(run, stage.family, start, base=inputs["base"], device=stage.place)
 
-    with ExitStack() as stack:
-        stop = stack.enter_context(stop_flag())
-        work = fit.claim(run, identity, options, cluster, stack)
+    measured: dict[str, float] = {}
+
+    def build(work: Path) -> DPO | KTO:
         trainer = build_trainer(
-            run, model, tokenizer, examples, work, public_id=family.base.public_id, cluster=cluster, shared=shared
-        )
-        before = check_start(trainer, run)
-        measured = fit.train(trainer, run, examples, work, reporter, before=lambda: before, stop=stop)
-        manifest = fit.finish(
-            trainer,
-            run,
-            kind="dpo",
-            family=family,
-            identity=identity,
-            examples=examples,
-            measured=measured,
-            work=work,
-            options=options,
-            began=began,
-        )
-    return fit.result(manifest, run.output_dir)
+            run, model, stage.tokenizer, examples, work,
+            public_id=stage.family.base.public_id, cluster=stage.cluster, shared=shared,
+        )  # fmt: skip
+        measured.update(check_start(trainer, run))  # of a resumed run as well
+        return trainer
+
+    return stage.carry_out(identity, examples, build, lambda _: measured)
 
 
 def read_pairs(run: DPORun, tokenizer: PreTrainedTokenizerBase | None) -> data.Examples:

@@ -1,6 +1,6 @@
-"""What SFT and DPO share: identity, the trainer's arguments, the training loop with resume, the artifact.
+"""The pieces that the stages share: identity, the trainer's arguments, the training loop with resume, the artifact.
 
-`finetune.sft` and `finetune.dpo` read top to bottom and call what is here.
+`finetune.stage` puts them in order; `finetune.sft`, `dpo`, `reward` and `rl` bring their data, model and trainer.
 """
 
 from __future__ import annotations

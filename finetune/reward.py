@@ -10,24 +10,22 @@ answer. `finetune rl` trains against it.
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune import data, fit, lora
-from finetune.cluster import Cluster, Rhythm, announced
+from finetune.cluster import Cluster, Rhythm
 from finetune.config import RewardRun
 from finetune.fit import Options
+from finetune.stage import Stage
 from inference.adapters import check_adapter
-from inference.chat import chat_digest, stop_ids
-from inference.families import Family, load_family
-from inference.loading import base_identity, load_base, load_tokenizer, resolve_device
+from inference.chat import stop_ids
+from inference.families import Family
+from inference.loading import base_identity, load_base, load_tokenizer
 from runs.console import Reporter
 from runs.errors import IntegrityError, UserError
-from runs.job import stop_flag
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -49,49 +47,24 @@ def run_reward(run: RewardRun, options: Options, reporter: Reporter) -> tuple[di
         Preempted: SIGTERM came; every process saved, and the same command goes on.
         UserError: data, model, device or output folder cannot be used as asked.
     """
-    began = time.monotonic()
-    fit.quiet_libraries()
-    cluster = announced()
-    place = cluster.device(run.model.device)
-    device = resolve_device(place)
-    fit.check_device(device, run.train, cluster)
-    cluster.join(device)
-    family = load_family(run.family)
-    tokenizer = load_tokenizer(family)
-    inputs = {"base": base_identity(family), "chat": chat_digest(tokenizer), **data.inputs(run.data)}
-    identity = fit.identify(run, kind="reward", inputs=inputs, cluster=cluster)
-    finished = cluster.decided(lambda: fit.already_done(run.output_dir, identity, options, reporter))
-    if finished is not None:
-        return fit.result(finished, run.output_dir)
+    stage = Stage.begin("reward", run, options, reporter)
+    identity = stage.identify(stage.inputs)
+    if (done := stage.finished(identity)) is not None:
+        return done
 
-    examples = whole_texts(data.dpo_examples(run.data, tokenizer))
+    examples = whole_texts(data.dpo_examples(run.data, stage.tokenizer))
     examples.show(reporter)
     examples.check(evaluated=run.train.eval_steps is not None)
-    shared = fit.share(run, examples, cluster)
-    model = load_scored(run, family, device=place)
+    shared = fit.share(run, examples, stage.cluster)
+    model = load_scored(run, stage.family, device=stage.place)
 
-    with ExitStack() as stack:
-        stop = stack.enter_context(stop_flag())
-        work = fit.claim(run, identity, options, cluster, stack)
-        trainer = build_trainer(
-            run, model, tokenizer, examples, work, public_id=family.base.public_id, cluster=cluster, shared=shared
-        )
-        measured = fit.train(
-            trainer, run, examples, work, reporter, before=lambda: _before(trainer, examples), stop=stop
-        )
-        manifest = fit.finish(
-            trainer,
-            run,
-            kind="reward",
-            family=family,
-            identity=identity,
-            examples=examples,
-            measured=measured,
-            work=work,
-            options=options,
-            began=began,
-        )
-    return fit.result(manifest, run.output_dir)
+    def build(work: Path) -> Reward:
+        return build_trainer(
+            run, model, stage.tokenizer, examples, work,
+            public_id=stage.family.base.public_id, cluster=stage.cluster, shared=shared,
+        )  # fmt: skip
+
+    return stage.carry_out(identity, examples, build, lambda trainer: _before(trainer, examples))
 
 
 def whole_texts(pairs: data.Examples) -> data.Examples:

@@ -9,9 +9,7 @@ the reward are watched beside it, with length, repetition and KL.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -22,14 +20,12 @@ from finetune.config import RewardTerm, RLRun
 from finetune.fit import Options
 from finetune.monitors import PolicyView, repetition
 from finetune.rewarding import Answer, Instrument
+from finetune.stage import Stage
 from inference import chat
 from inference.adapters import adapter_digest, check_adapter
-from inference.families import load_family
-from inference.loading import base_identity, load_tokenizer, resolve_device
 from inference.records import Prompt, Request, Sampling
 from runs.console import Reporter
 from runs.errors import UsageError, UserError
-from runs.job import stop_flag
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -48,35 +44,29 @@ def run_rl(run: RLRun, options: Options, reporter: Reporter) -> tuple[dict[str, 
         Preempted: SIGTERM came; the state is saved, and the same command goes on.
         UserError: data, model, rewards, device or output folder cannot be used as asked.
     """
-    began = time.monotonic()
-    fit.quiet_libraries()
     cluster = announced()
     if cluster.spread:
         raise UsageError(
             f"`finetune rl` trains in one process, and {cluster.size} were started.",
             mend="Start it without torchrun or accelerate launch.",
         )
-    device = resolve_device(run.model.device)
-    fit.check_device(device, run.train, cluster)
-    family = load_family(run.family)
-    tokenizer = load_tokenizer(family)
-    inputs = {"base": base_identity(family), "chat": chat.chat_digest(tokenizer), **data.inputs(run.data)}
+    stage = Stage.begin("rl", run, options, reporter)
+    family, inputs = stage.family, dict(stage.inputs)
     start = lora.resolve_adapter(run.init_adapter, family) if run.init_adapter is not None else None
     if start is not None:
         inputs["init_adapter"] = adapter_digest(check_adapter(start, base_identity=inputs["base"]))
     size = run.train.per_device_train_batch_size
-    scored = rewarding.instruments(run.rewards, family, device=str(device), batch_size=size)
+    scored = rewarding.instruments(run.rewards, family, device=str(stage.device), batch_size=size)
     watched = rewarding.instruments(
         [RewardTerm(evaluator=name) for name in run.watched], family, device="", batch_size=1
     )
     inputs |= {f"reward:{number}:{one.name}": one.version for number, one in enumerate(scored)}
     inputs |= {f"watched:{one.name}": one.version for one in watched}
-    identity = fit.identify(run, kind="rl", inputs=inputs, cluster=cluster)
-    finished = fit.already_done(run.output_dir, identity, options, reporter)
-    if finished is not None:
-        return fit.result(finished, run.output_dir)
+    identity = stage.identify(inputs)
+    if (done := stage.finished(identity)) is not None:
+        return done
 
-    examples, prompts = data.rl_examples(run.data, tokenizer, run.train.max_completion_length)
+    examples, prompts = data.rl_examples(run.data, stage.tokenizer, run.train.max_completion_length)
     examples.show(reporter)
     examples.check(evaluated=True)
     shared = rounds(run)
@@ -87,26 +77,12 @@ def run_rl(run: RLRun, options: Options, reporter: Reporter) -> tuple[dict[str, 
         )
     model = dpo.load_policy(run, family, start, base=inputs["base"])
 
-    with ExitStack() as stack:
-        stop = stack.enter_context(stop_flag())
-        work = fit.claim(run, identity, options, cluster, stack)
-        trainer = build_trainer(
-            run, model, tokenizer, examples, prompts, scored, watched, work, public_id=family.base.public_id
+    def build(work: Path) -> RLOO | GRPO:
+        return build_trainer(
+            run, model, stage.tokenizer, examples, prompts, scored, watched, work, public_id=family.base.public_id
         )
-        measured = fit.train(trainer, run, examples, work, reporter, before=lambda: _before(trainer), stop=stop)
-        manifest = fit.finish(
-            trainer,
-            run,
-            kind="rl",
-            family=family,
-            identity=identity,
-            examples=examples,
-            measured=measured,
-            work=work,
-            options=options,
-            began=began,
-        )
-    return fit.result(manifest, run.output_dir)
+
+    return stage.carry_out(identity, examples, build, _before)
 
 
 def rounds(run: RLRun) -> Rhythm:

@@ -5,20 +5,16 @@ uv run finetune sft --config configs/finetune/smollm2-135m-sft.yaml
 
 from __future__ import annotations
 
-import time
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune import data, fit, lora
-from finetune.cluster import Cluster, Rhythm, announced
+from finetune.cluster import Cluster, Rhythm
 from finetune.config import SFTRun
 from finetune.fit import Options
-from inference.chat import chat_digest
-from inference.families import load_family
-from inference.loading import base_identity, load_base, load_tokenizer, resolve_device
+from finetune.stage import Stage
+from inference.loading import load_base
 from runs.console import Reporter
-from runs.job import stop_flag
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -36,49 +32,24 @@ def run_sft(run: SFTRun, options: Options, reporter: Reporter) -> tuple[dict[str
         Preempted: SIGTERM came; every process saved, and the same command goes on.
         UserError: data, model, device or output folder cannot be used as asked; the message says what to do.
     """
-    began = time.monotonic()
-    fit.quiet_libraries()
-    cluster = announced(fsdp=run.train.fsdp)
-    place = cluster.device(run.model.device)
-    device = resolve_device(place)
-    fit.check_device(device, run.train, cluster)
-    cluster.join(device)
-    family = load_family(run.family)
-    tokenizer = load_tokenizer(family)
-    inputs = {"base": base_identity(family), "chat": chat_digest(tokenizer), **data.inputs(run.data)}
-    identity = fit.identify(run, kind="sft", inputs=inputs, cluster=cluster)
-    finished = cluster.decided(lambda: fit.already_done(run.output_dir, identity, options, reporter))
-    if finished is not None:
-        return fit.result(finished, run.output_dir)
+    stage = Stage.begin("sft", run, options, reporter)
+    identity = stage.identify(stage.inputs)
+    if (done := stage.finished(identity)) is not None:
+        return done
 
-    examples = data.sft_examples(run.data, tokenizer)
+    examples = data.sft_examples(run.data, stage.tokenizer)
     examples.show(reporter)
     examples.check(evaluated=run.train.eval_steps is not None)
-    shared = fit.share(run, examples, cluster)
-    model = load_base(family, device=place, dtype=run.model.dtype, quantization=run.model.quantization)
+    shared = fit.share(run, examples, stage.cluster)
+    model = load_base(stage.family, device=stage.place, dtype=run.model.dtype, quantization=run.model.quantization)
 
-    with ExitStack() as stack:
-        stop = stack.enter_context(stop_flag())
-        work = fit.claim(run, identity, options, cluster, stack)
-        trainer = build_trainer(
-            run, model, tokenizer, examples, work, public_id=family.base.public_id, cluster=cluster, shared=shared
-        )
-        measured = fit.train(
-            trainer, run, examples, work, reporter, before=lambda: _before(trainer, examples), stop=stop
-        )
-        manifest = fit.finish(
-            trainer,
-            run,
-            kind="sft",
-            family=family,
-            identity=identity,
-            examples=examples,
-            measured=measured,
-            work=work,
-            options=options,
-            began=began,
-        )
-    return fit.result(manifest, run.output_dir)
+    def build(work: Path) -> SFT:
+        return build_trainer(
+            run, model, stage.tokenizer, examples, work,
+            public_id=stage.family.base.public_id, cluster=stage.cluster, shared=shared,
+        )  # fmt: skip
+
+    return stage.carry_out(identity, examples, build, lambda trainer: _before(trainer, examples))
 
 
 def build_trainer(

@@ -8,6 +8,11 @@ import yaml
 
 GEMMA_TEMPLATE = (Path(__file__).parent / "fixtures" / "gemma_chat_template.jinja").read_text()
 CHATML_TEMPLATE = (Path(__file__).parent / "fixtures" / "chatml_chat_template.jinja").read_text()
+WORDS = [
+    "the", "cat", "dog", "runs", "to", "and", "sees", "blue",
+    "sky", "with", "good", "help", "for", "you", "why", "what",
+]  # fmt: skip
+"""What the made conversations are of."""
 
 
 def _tokenizer(specials: dict[str, str], template: str, *, adds_bos: bool):

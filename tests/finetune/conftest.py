@@ -19,24 +19,6 @@ from inference.families import load_family
 from runs.console import Reporter
 from tests import tiny
 
-WORDS = [
-    "the",
-    "cat",
-    "dog",
-    "runs",
-    "to",
-    "and",
-    "sees",
-    "blue",
-    "sky",
-    "with",
-    "good",
-    "help",
-    "for",
-    "you",
-    "why",
-    "what",
-]
 OPTIONS = Options(command="uv run finetune … (test)")
 QUIET = Reporter(quiet=True)
 
@@ -104,7 +86,7 @@ class Place:
 
 
 def _text(words: random.Random, count: int) -> str:
-    return " ".join(words.choice(WORDS) for _ in range(count))
+    return " ".join(words.choice(tiny.WORDS) for _ in range(count))
 
 
 def _write(path: Path, rows: list[dict[str, Any]]) -> Path:

@@ -11,28 +11,9 @@ import yaml
 
 from tests import tiny
 
-WORDS = [
-    "the",
-    "cat",
-    "dog",
-    "runs",
-    "to",
-    "and",
-    "sees",
-    "blue",
-    "sky",
-    "with",
-    "good",
-    "help",
-    "for",
-    "you",
-    "why",
-    "what",
-]
-
 
 def _text(words: random.Random, count: int) -> str:
-    return " ".join(words.choice(WORDS) for _ in range(count))
+    return " ".join(words.choice(tiny.WORDS) for _ in range(count))
 
 
 def prepare(folder: Path) -> None:
