@@ -32,7 +32,11 @@ Reason = Literal[
     "refusal_of_benign",
     "off_topic",
     "no_decline",
+    "in_evaluation",
+    "duplicate",
     "boilerplate",
+    "near_duplicate",
+    "unsafe_chosen",
 ]
 
 
@@ -112,6 +116,46 @@ class Exemplars(StrictModel):
     """How many of them, from the top of the file."""
 
 
+class Dedup(StrictModel):
+    """When two pairs are nearly the same (`critique_revision.dedup`)."""
+
+    threshold: float = Field(default=0.8, gt=0.0, le=1.0)
+    """``near_duplicate``, ``in_evaluation``: Jaccard similarity of two texts' shingles from which they are copies."""
+    shingle: int = Field(default=5, ge=1)
+    """Characters in a shingle, of the normalised text."""
+    permutations: int = Field(default=128, ge=16)
+    """Length of a MinHash signature. It finds candidates; the exact similarity decides."""
+    seed: int = Field(default=1, ge=0)
+    """Of the permutations."""
+
+
+class ClassifierFilter(StrictModel):
+    """What the safety classifier rejects (`critique_revision.safety`)."""
+
+    enabled: bool = False
+    """Whether it is asked."""
+    artifact: Path | None = None
+    """The classifier's folder; null: the one that ships."""
+    head: str = "harmful_response"
+    """The probability that the two sides are compared by: a response head or a harm category."""
+    margin: float = Field(default=0.0, ge=0.0, le=1.0)
+    """``unsafe_chosen``: by more than this, chosen is the more harmful side."""
+    thresholds: dict[str, float] | None = None
+    """``unsafe_chosen``: probability of a category or response head from which chosen is rejected in any case; null:
+    the artifact's own thresholds of ``head`` and of every category; {}: none."""
+
+
+class PreferenceCheck(StrictModel):
+    """A look at the finished pairs by an evaluator that selected none of them (`critique_revision.safety`)."""
+
+    enabled: bool = False
+    """Whether the safety classifier's preference heads compare the two sides of every pair."""
+    artifact: Path | None = None
+    """The classifier's folder; null: the one that ships."""
+    heads: dict[str, str] = Field(default_factory=lambda: {"red_team": "harmlessness", "benign": "helpfulness"})
+    """Tag → the head that compares; pairs of other tags are counted as not scored."""
+
+
 class FilterSettings(StrictModel):
     """Thresholds of the rejection reasons (`critique_revision.filters`)."""
 
@@ -132,7 +176,20 @@ class FilterSettings(StrictModel):
     leak_words: int = Field(default=7, ge=3)
     """``few_shot_leak``: longest run of words that may also stand in an exemplar, plus one."""
     max_same_chosen: int = Field(default=3, ge=1)
-    """``boilerplate``: so many equal revisions are kept."""
+    """``boilerplate``, ``near_duplicate``: so many equal, or nearly equal, chosen texts of different prompts are
+    kept."""
+    dedup: Dedup = Dedup()
+    """``near_duplicate``: what counts as nearly the same."""
+    evaluation_prompts: tuple[Path, ...] = (Path("evaluation/prompts"),)
+    """``in_evaluation``: prompt files, or folders of them, that neither a prompt nor its chosen answer may share text
+    with; ``exclude_prompts`` of the run are added."""
+    classifier: ClassifierFilter = ClassifierFilter()
+    """``unsafe_chosen``: what the safety classifier says of the two sides."""
+    preference_check: PreferenceCheck = PreferenceCheck()
+    """Whether an evaluator that selected none of them prefers the chosen sides; rejects nothing."""
+    holdout_fraction: float = Field(default=0.02, ge=0.0, lt=1.0)
+    """Share of prompts, by the hash of the first user turn, that are marked ``holdout``: the line that
+    ``data.holdout_fraction`` of finetune draws."""
     require_decline: bool = False
     """``no_decline``: whether revisions of ``red_team`` prompts must open as refusals."""
     turn_refusals: bool = False

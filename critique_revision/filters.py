@@ -189,9 +189,13 @@ CHECKS: dict[Reason, Check] = {
     "off_topic": off_topic,
     "no_decline": no_decline,
 }
-"""In the order in which they count: the first that holds is the reason. ``boilerplate`` needs all texts: it is last."""
+"""In the order in which they count: the first that holds is the reason."""
 
-assert {*CHECKS, "boilerplate"} == set(get_args(Reason))
+OF_THE_SET: tuple[Reason, ...] = ("in_evaluation", "duplicate", "boilerplate", "near_duplicate", "unsafe_chosen")
+"""Reasons that need more than the candidate, in their order: what `CHECKS` accepted is held against other texts
+(`critique_revision.marking`)."""
+
+assert {*CHECKS, *OF_THE_SET} == set(get_args(Reason))
 
 
 def reasons(candidate: Candidate, settings: FilterSettings) -> tuple[Reason, ...]:

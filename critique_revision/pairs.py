@@ -12,7 +12,7 @@ from typing import Any
 from critique_revision import folder as folders
 from critique_revision.config import FilterSettings, Reason
 from critique_revision.dialogue import Exemplar, conversation_text
-from critique_revision.filters import CHECKS, Candidate, boilerplate, reasons
+from critique_revision.filters import CHECKS, OF_THE_SET, Candidate, boilerplate, reasons
 from critique_revision.folder import FinishedRun
 from critique_revision.records import FilteredStep, PreferencePair
 from critique_revision.text import whole_sentences
@@ -20,7 +20,7 @@ from inference.records import FinishReason, Message
 from runs.atomic import write_text
 from runs.records import write_jsonl
 
-ORDER: tuple[Reason, ...] = (*CHECKS, "boilerplate")
+ORDER: tuple[Reason, ...] = (*CHECKS, *OF_THE_SET)
 """The reasons in the order in which they count."""
 
 

@@ -1,7 +1,7 @@
 """Rows become token ids: which are used, which are held out, and why the others are not.
 
-The held-out side is decided by the hash of the first user turn alone, so that no prompt is on both sides
-and every stage (SFT, DPO, and whoever evaluates them) draws the same line.
+The held-out side is decided by the hash of the first user turn alone (`inference.splits`), so that no prompt is on both
+sides and every stage (SFT, DPO, and whoever evaluates them) draws the same line.
 
 Lengths. A conversation that is too long is cut after the last assistant turn that fits: every turn that
 stays is whole, and the row still ends with an answer. A preference pair that is too long is left out: a cut
@@ -20,7 +20,8 @@ from pydantic import ValidationError
 from finetune.config import DataSection, DPOData, RLData, SFTData
 from inference import chat
 from inference.corpora import read_rows, source_digest
-from inference.records import Message, Messages, Prompt, prompt_id
+from inference.records import Message, Messages, Prompt
+from inference.splits import first_turn_id, in_holdout
 from inference.transcripts import RejectedRow, parse_transcript
 from runs.console import Reporter
 from runs.errors import DataError, UserError
@@ -133,17 +134,6 @@ class Examples:
                 "train.eval_steps is set, but no row is held out.",
                 mend="Raise data.holdout_fraction, read more rows, or set train.eval_steps to null.",
             )
-
-
-def in_holdout(prompt: str, fraction: float) -> bool:
-    """Whether the prompt with this id (a sha256) is on the held-out side."""
-    return int(prompt[:16], 16) < fraction * 2**64
-
-
-def first_turn_id(messages: Messages) -> str:
-    """`prompt_id` of the first user turn: what the split goes by."""
-    first = next(message for message in messages if message.role == "user")
-    return prompt_id((first,))
 
 
 def sft_examples(data: SFTData, tokenizer: PreTrainedTokenizerBase | None) -> Examples:

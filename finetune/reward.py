@@ -24,6 +24,7 @@ from inference.adapters import check_adapter
 from inference.chat import stop_ids
 from inference.families import Family
 from inference.loading import base_identity, load_base, load_tokenizer
+from inference.splits import first_turn_id
 from runs.console import Reporter
 from runs.errors import IntegrityError, UserError
 
@@ -143,7 +144,7 @@ def build_trainer(
         peft_config=lora.lora_config(run.lora, model, scored=True),
     )
     trainer.public_id = public_id
-    trainer.prompts = [data.first_turn_id(example.prompt) for example in data.by_length(examples.holdout)]
+    trainer.prompts = [first_turn_id(example.prompt) for example in data.by_length(examples.holdout)]
     fit.prepare(trainer, run, examples, cluster, shared)
     return trainer
 
