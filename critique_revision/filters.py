@@ -10,13 +10,13 @@ from __future__ import annotations
 import difflib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import get_args
 
 from critique_revision.config import FilterSettings, Reason
 from critique_revision.text import ROLE_MARKER, TERMINAL, ngrams, refuses, straight, words
-from inference.records import normalise
+from inference.records import Messages, normalise
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,18 @@ class Candidate:
     tag: str
     exemplar_texts: tuple[str, ...] = ()
     """Every text of the exemplars that the reviser could copy."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A pair that no check of its own text rejects, as the checks of the whole set see it."""
+
+    prompt_id: str
+    messages: Messages
+    """The prompt."""
+    tag: str
+    chosen: str
+    rejected: str
 
 
 STEM = 5
@@ -105,7 +117,7 @@ def commentary(candidate: Candidate, settings: FilterSettings) -> bool:
     if COMMENTARY.search(_flat(candidate.revision)):
         return True
     told = (candidate.critique, candidate.revision_request)
-    return any(_similarity(candidate.revision, text) >= settings.echo for text in told)
+    return any(similarity(candidate.revision, text) >= settings.echo for text in told)
 
 
 def truncated(candidate: Candidate, settings: FilterSettings) -> bool:
@@ -142,7 +154,7 @@ def echo(candidate: Candidate, settings: FilterSettings) -> bool:
     """The text repeats the prompt: it begins with it, or is it in other clothes."""
     prompt, revision = words(candidate.prompt), words(candidate.revision)
     begins = len(prompt) >= 4 and revision[: len(prompt)] == prompt
-    return begins or _similarity(candidate.prompt, candidate.revision) >= settings.echo
+    return begins or similarity(candidate.prompt, candidate.revision) >= settings.echo
 
 
 def identical(candidate: Candidate, settings: FilterSettings) -> bool:
@@ -152,7 +164,7 @@ def identical(candidate: Candidate, settings: FilterSettings) -> bool:
 
 def near_identical(candidate: Candidate, settings: FilterSettings) -> bool:
     """The answer again with a few words changed: the pair would teach noise."""
-    return _similarity(candidate.answer, candidate.revision) >= settings.near_identical
+    return similarity(candidate.answer, candidate.revision) >= settings.near_identical
 
 
 def off_topic(candidate: Candidate, settings: FilterSettings) -> bool:
@@ -203,18 +215,7 @@ def reasons(candidate: Candidate, settings: FilterSettings) -> tuple[Reason, ...
     return tuple(name for name, check in CHECKS.items() if name not in settings.skip and check(candidate, settings))
 
 
-def boilerplate(texts: Iterable[str], limit: int) -> list[bool]:
-    """For each text, whether ``limit`` equal ones came before it: few copies are kept, the flood is not."""
-    seen: Counter[str] = Counter()
-    marks = []
-    for text in texts:
-        key = normalise(text)
-        marks.append(seen[key] >= limit)
-        seen[key] += 1
-    return marks
-
-
-def _similarity(first: str, second: str) -> float:
+def similarity(first: str, second: str) -> float:
     """Share of words in common, in order: 2 M / T over words (Ratcliff and Obershelp)."""
     return difflib.SequenceMatcher(None, words(first), words(second), autojunk=False).ratio()
 

@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from critique_revision import folder as folders
+from critique_revision.balance import balance
 from critique_revision.config import FilterSettings, Reason
 from critique_revision.dialogue import Exemplar, conversation_text
-from critique_revision.filters import CHECKS, OF_THE_SET, Candidate, boilerplate, reasons
+from critique_revision.filters import CHECKS, OF_THE_SET, Candidate, Standing, reasons
 from critique_revision.folder import FinishedRun
+from critique_revision.marking import Marking
 from critique_revision.records import FilteredStep, PreferencePair
+from critique_revision.safety import Judge
 from critique_revision.text import whole_sentences
 from inference.records import FinishReason, Message
+from inference.splits import split_of
 from runs.atomic import write_text
 from runs.records import write_jsonl
 
@@ -32,16 +36,41 @@ class Filtered:
     """Every revision, in the order of the run."""
     pairs: list[PreferencePair]
     """One per prompt that has an accepted revision, in the order of the prompts."""
+    seen: dict[str, Any] = field(default_factory=dict)
+    """What the verdicts depend on besides run and settings: evaluation prompts and classifier, by digest."""
+    chosen_preferred: dict[str, Any] | None = None
+    """What an evaluator that selected nothing says of the pairs; None: it was not asked."""
 
 
-def filter_run(run: FinishedRun, settings: FilterSettings) -> Filtered:
-    """Judge every revision of ``run`` and pair each prompt's last accepted one with the initial answer."""
-    steps = _mark_boilerplate(_judge(run, settings), settings)
+def filter_run(run: FinishedRun, settings: FilterSettings, *, judge: Judge | None = None) -> Filtered:
+    """Judge every revision of ``run`` and pair each prompt's last accepted one with the initial answer.
+
+    Args:
+        run: what is filtered.
+        settings: thresholds, and which checks are made.
+        judge: stands in for the safety classifier, which is loaded where the settings ask for it.
+
+    Raises:
+        UserError: evaluation prompts or the classifier cannot be read.
+    """
+    marking = Marking(settings, run.config.exclude_prompts, judge=judge)
+    steps = _mark_set(_judge(run, settings), marking)
     by_prompt: dict[str, list[FilteredStep]] = defaultdict(list)
     for step in steps:
         by_prompt[step.prompt_id].append(step)
     pairs = (_pair(sorted(by_prompt[prompt.prompt_id], key=lambda step: step.step)) for prompt in run.prompts)
-    return Filtered(steps, [pair for pair in pairs if pair is not None])
+    made = [_with_split(pair, settings) for pair in pairs if pair is not None]
+    preferred = marking.preferred([standing(pair) for pair in made])
+    return Filtered(steps, made, marking.seen, preferred)
+
+
+def _with_split(pair: PreferencePair, settings: FilterSettings) -> PreferencePair:
+    return pair.model_copy(update={"split": split_of(pair.prompt, settings.holdout_fraction)})
+
+
+def standing(pair: PreferencePair) -> Standing:
+    """A pair as the checks of the whole set see it."""
+    return Standing(pair.prompt_id, pair.prompt, pair.tag, pair.chosen[0].content, pair.rejected[0].content)
 
 
 def finished_text(text: str, finish_reason: FinishReason, settings: FilterSettings) -> str:
@@ -100,17 +129,21 @@ def _texts(exemplar: Exemplar) -> tuple[str, ...]:
     return exemplar.user, exemplar.reply, exemplar.critique, exemplar.revision
 
 
-def _mark_boilerplate(steps: list[FilteredStep], settings: FilterSettings) -> list[FilteredStep]:
-    """Reject accepted revisions whose text was accepted ``max_same_chosen`` times before."""
-    if "boilerplate" in settings.skip:
-        return steps
-    accepted = [index for index, step in enumerate(steps) if step.reason is None]
-    marks = boilerplate((steps[index].revision for index in accepted), settings.max_same_chosen)
+def _mark_set(steps: list[FilteredStep], marking: Marking) -> list[FilteredStep]:
+    """Reject, of the revisions that would be on one side of a pair, those that the checks of the whole set reject."""
+    usable = [index for index, step in enumerate(steps) if step.reason is None or step.turned]
     marked = list(steps)
-    for index, flood in zip(accepted, marks, strict=True):
-        if flood:
-            marked[index] = steps[index].model_copy(update={"reason": "boilerplate", "reasons": ("boilerplate",)})
+    for index, reason in zip(usable, marking.reasons([_standing(steps[index]) for index in usable]), strict=True):
+        if reason is not None:
+            step = steps[index]
+            found = {"reason": step.reason or reason, "reasons": (*step.reasons, reason), "turned": False}
+            marked[index] = step.model_copy(update=found)
     return marked
+
+
+def _standing(step: FilteredStep) -> Standing:
+    sides = (step.answer, step.revision) if step.turned else (step.revision, step.answer)
+    return Standing(step.prompt_id, step.messages, step.tag, *sides)
 
 
 def _pair(chain: Sequence[FilteredStep]) -> PreferencePair | None:
@@ -145,10 +178,14 @@ def statistics(run: FinishedRun, filtered: Filtered, settings: FilterSettings) -
         "pairs": len(filtered.pairs),
         "by_reason": _ordered(Counter(step.reason for step in filtered.steps if step.reason)),
         "any_reason": _ordered(Counter(reason for step in filtered.steps for reason in step.reasons)),
+        "by_recipe": {run.manifest.kind: _group(filtered.steps)},
         "by_principle": _grouped(filtered.steps, "principle_id"),
         "by_tag": _grouped(filtered.steps, "tag"),
         "by_step": _grouped(filtered.steps, "step"),
         "turned": sum(pair.turned for pair in filtered.pairs),
+        "checked_against": filtered.seen,
+        "chosen_preferred": filtered.chosen_preferred,
+        "balance": balance(filtered.pairs, run.prompts, run.setup.constitution, settings.dedup),
         "pairs_by_tag": dict(sorted(Counter(pair.tag for pair in filtered.pairs).items())),
         "mean_words": {"chosen": _mean(chosen), "rejected": _mean(rejected)},
         "chosen_longer": _mean([float(a > b) for a, b in zip(chosen, rejected, strict=True)]),
@@ -164,13 +201,15 @@ def _grouped(steps: Sequence[FilteredStep], field: str) -> dict[str, dict[str, A
     groups: dict[str, list[FilteredStep]] = defaultdict(list)
     for step in steps:
         groups[str(getattr(step, field))].append(step)
+    return {name: _group(rows) for name, rows in sorted(groups.items())}
+
+
+def _group(rows: Sequence[FilteredStep]) -> dict[str, Any]:
     return {
-        name: {
-            "revisions": len(rows),
-            "accepted": sum(row.reason is None for row in rows),
-            "by_reason": _ordered(Counter(row.reason for row in rows if row.reason)),
-        }
-        for name, rows in sorted(groups.items())
+        "revisions": len(rows),
+        "accepted": sum(row.reason is None for row in rows),
+        "by_reason": _ordered(Counter(row.reason for row in rows if row.reason)),
+        "any_reason": _ordered(Counter(reason for row in rows for reason in row.reasons)),
     }
 
 

@@ -53,11 +53,11 @@ class Exclusions:
     def __contains__(self, messages: Messages) -> bool:
         if prompt_id(messages) in self._ids or normalise(messages[-1].content) in self._texts:
             return True
-        return any(
-            not self._grams.isdisjoint(ngrams(words(message.content), OVERLAP_WORDS))
-            for message in messages
-            if message.role == "user"
-        )
+        return any(self.shares_words(message.content) for message in messages if message.role == "user")
+
+    def shares_words(self, text: str) -> bool:
+        """Whether ``text`` has a run of `OVERLAP_WORDS` words with one of the prompts in common."""
+        return not self._grams.isdisjoint(ngrams(words(text), OVERLAP_WORDS))
 
 
 def select_prompts(config: RecipeConfig) -> Selection:

@@ -6,6 +6,7 @@ from typing import Literal
 
 from critique_revision.config import Reason
 from inference.records import FinishReason, Messages
+from inference.splits import Split
 from runs.config import StrictModel
 
 RECIPE = "critique-revision"
@@ -112,3 +113,5 @@ class PreferencePair(StrictModel):
     label_prob: float | None = None
     """An AI judge's probability that chosen is better; None: not judged."""
     margin: float | None = None
+    split: Split | None = None
+    """The side of the line that finetune draws too; None in pairs of older runs."""

@@ -5,7 +5,7 @@ from typing import get_args
 import pytest
 
 from critique_revision.config import FilterSettings, Reason
-from critique_revision.filters import CHECKS, OF_THE_SET, Candidate, boilerplate, reasons
+from critique_revision.filters import CHECKS, OF_THE_SET, Candidate, reasons
 from critique_revision.text import distinct_sentences, opening, refuses, whole_sentences, words
 
 GOOD = "Ask your landlord to step in, and keep photos of the car as proof of what happened."
@@ -137,11 +137,6 @@ def test_skipped_reasons_are_not_checked() -> None:
 def test_decline_is_asked_only_on_request() -> None:
     assert reasons(candidate(), SETTINGS) == ()
     assert reasons(candidate(), SETTINGS.model_copy(update={"require_decline": True})) == ("no_decline",)
-
-
-def test_boilerplate_keeps_the_first_copies() -> None:
-    texts = ["I can't help.", "other", "i can't  HELP.", "I can't help.", "I can't help."]
-    assert boilerplate(texts, 2) == [False, False, False, True, True]
 
 
 @pytest.mark.parametrize(

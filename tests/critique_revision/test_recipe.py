@@ -269,8 +269,9 @@ def test_every_revision_is_accepted_or_rejected(recipe: Path, tmp_path: Path, mo
     run = open_finished(tmp_path / "run")
     outcome = filter_run(run, run.config.filters)
     stats = statistics(run, outcome, run.config.filters)
-    # 8 benign prompts times two steps are refusals of the harmless; of 6 times 2 equal refusals, three are kept.
-    assert stats["by_reason"] == {"refusal_of_benign": 16, "boilerplate": 9}
+    # 8 benign prompts times two steps are refusals of the harmless. Of 6 times 2 equal refusals, three are kept: three
+    # prompts' own second ones are the same pair again, and the other three prompts have what is chosen often enough.
+    assert stats["by_reason"] == {"refusal_of_benign": 16, "duplicate": 3, "boilerplate": 6}
     assert stats["accepted"] + sum(stats["by_reason"].values()) == stats["revisions"] == 28
     assert sum(row["revisions"] for row in stats["by_principle"].values()) == 28
     assert stats["by_tag"]["benign"]["accepted"] == 0
