@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from evaluation.calibrate.gold import GoldPair, Task
+from evaluation.calibrate.gold import GoldPair
 from evaluation.calibrate.solve import FloatArray
-from evaluation.evaluators.classifier import classifier_context, classifier_scores, load_classifier
+from evaluation.evaluators.classifier import classifier_context, classifier_scores, head_logits, load_classifier
 from runs.errors import UserError
 from runs.paths import shown
 
-HEADS: dict[str, str] = {"harmless_pairs": "harmlessness", "helpful_pairs": "helpfulness"}
 UNSEEN = ("calibration", "test")
 """Splits of the classifier's rows that no weight of it was fitted on; validation chose when to stop."""
 
@@ -46,13 +45,18 @@ def unseen_pairs(pairs: Sequence[GoldPair], rows: Path) -> list[int]:
     return found
 
 
-def preference_scores(pairs: Sequence[GoldPair], chosen: Sequence[int], task: Task) -> FloatArray:
-    """The classifier's preference scores of the better and the worse answer, (n, 2); NaN for pairs not ``chosen``."""
+def head_scores(pairs: Sequence[GoldPair], chosen: Sequence[int]) -> tuple[list[str], FloatArray]:
+    """What the classifier's heads say of the better and of the worse answer.
+
+    Returns:
+        The heads, and their logits (n, 2, heads); NaN for pairs not ``chosen``.
+    """
     import numpy as np
 
     texts = [answer for index in chosen for answer in (pairs[index].better, pairs[index].worse)]
     contexts = [classifier_context(pairs[index].prompt) for index in chosen for _ in range(2)]
-    found = np.full((len(pairs), 2), np.nan)
-    scores = [row[HEADS[task]] for row in classifier_scores(texts, contexts)]
-    found[list(chosen)] = np.array(scores).reshape(-1, 2)
-    return found
+    rows = [head_logits(row) for row in classifier_scores(texts, contexts)]
+    heads = list(rows[0])
+    found = np.full((len(pairs), 2, len(heads)), np.nan)
+    found[list(chosen)] = np.array([[row[head] for head in heads] for row in rows]).reshape(-1, 2, len(heads))
+    return heads, found

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.calibrate import development
-from evaluation.calibrate.classifier_rows import preference_scores, unseen_pairs
+from evaluation.calibrate.classifier_rows import head_scores, unseen_pairs
 from evaluation.calibrate.fit_answers import fit_refusal, fit_topic
 from evaluation.calibrate.fit_pairs import Table, feature_table, fit_pairs, fit_phrases, fit_stack, write_wording
 from evaluation.calibrate.gold import GoldPair, Task
@@ -28,6 +28,8 @@ NOTES = (
     "Cross-validation is by the dialogue's first request; constitution pairs are fitted on and not counted.",
 )
 TASKS: tuple[Task, ...] = ("harmless_pairs", "helpful_pairs")
+OWN_HEAD: dict[Task, str] = {"harmless_pairs": "harmlessness", "helpful_pairs": "helpfulness"}
+"""The classifier's preference head of each kind of pairs."""
 Say = Callable[[str], None]
 
 
@@ -75,7 +77,7 @@ def fit(root: Path, say: Say, classifier_rows: Path | None = None) -> Weights:
             model, margins = fit_pairs(spec, table)
             keep(spec.name, model)
             if classifier_rows is not None and spec.name.endswith("_preference"):
-                stacked = _stack(table, margins, model, [*main, *extra], task, classifier_rows)
+                stacked = _stack(table, margins, model, [*main, *extra], OWN_HEAD[task], classifier_rows)
                 keep(f"{spec.name}_classifier", stacked)
     write_wording(phrases)
     _write(linear.weights())
@@ -83,16 +85,14 @@ def fit(root: Path, say: Say, classifier_rows: Path | None = None) -> Weights:
 
 
 def _stack(
-    table: Table, margins: Any, model: LinearModel, pairs: list[GoldPair], task: Task, classifier_rows: Path
+    table: Table, margins: Any, model: LinearModel, pairs: list[GoldPair], own: str, classifier_rows: Path
 ) -> LinearModel:
     import numpy as np
 
-    scores = preference_scores(pairs, unseen_pairs(pairs, classifier_rows), task)  # (n, 2), NaN where trained on
+    heads, scores = head_scores(pairs, unseen_pairs(pairs, classifier_rows))
     weights = np.array([model.coefficients.get(name, 0.0) for name in NAMES])
     readable = np.column_stack([table.better @ weights, table.worse @ weights])
-    known = np.isfinite(scores[:, 0])
-    answers = np.column_stack([readable[known].ravel(), scores[known].ravel()])
-    return fit_stack(table, margins, scores[:, 0] - scores[:, 1], answers)
+    return fit_stack(table, margins, readable, heads, scores, own)
 
 
 def _write(found: Weights) -> None:

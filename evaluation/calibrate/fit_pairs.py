@@ -19,6 +19,7 @@ from evaluation.evaluators.text import Text
 from runs.atomic import write_text
 
 PENALTIES = (1e-3, 1e-2)
+STACK_PENALTIES = (1e-3, 1e-2, 1e-1)
 WORDING_PENALTY = 100.0
 WORDING_LEAST = 50
 """Answers that a phrase must occur in: rarer ones say more about a dialogue than about harm."""
@@ -148,35 +149,52 @@ def fit_pairs(spec: PairModel, table: Table) -> tuple[LinearModel, FloatArray]:
     return fitted, margins
 
 
-def fit_stack(table: Table, margins: FloatArray, classifier: FloatArray, answers: FloatArray) -> LinearModel:
-    """The readable score and the classifier's, weighed on pairs that neither has seen.
+def fit_stack(
+    table: Table, margins: FloatArray, readable: FloatArray, heads: Sequence[str], scores: FloatArray, own: str
+) -> LinearModel:
+    """The readable score and the classifier's heads, weighed on pairs that neither has seen.
 
     Args:
         table: the pairs.
         margins: (n,) of the readable model, each from a fit without the pair's fold.
-        classifier: (n,) difference of the classifier's scores; NaN where it was trained on the pair.
-        answers: (m, 2) readable and classifier scores of single answers, for the scale.
+        readable: (n, 2) scores of the readable model that ships, for the scale of single answers.
+        heads: the classifier's heads.
+        scores: (n, 2, heads) their logits; NaN where the classifier was trained on the pair.
+        own: the head that was trained to rate what the pairs are about; measured by itself beside the sum.
     """
     import numpy as np
 
-    held = np.isfinite(classifier) & ~table.is_extra
-    rows = np.column_stack([margins, classifier])
-    found = np.zeros(len(rows))
-    for fold in range(development.FOLDS):
-        train, test = held & (table.folds != fold), held & (table.folds == fold)
-        weights, _ = fit_linear(rows[train], np.ones(train.sum()), penalty=1e-4, intercept=False, signs=(1, 1))
-        found[test] = rows[test] @ weights
-    weights, _ = fit_linear(rows[held], np.ones(held.sum()), penalty=1e-4, intercept=False, signs=(1, 1))
+    known = np.isfinite(scores).all(axis=(1, 2))
+    held = known & ~table.is_extra
+    rows = np.column_stack([margins, scores[:, 0] - scores[:, 1]])
+    names = ("readable", *heads)
+    signs = [int(name == "readable") for name in names]
+
+    def solve(train: FloatArray, penalty: float) -> FloatArray:
+        return fit_linear(rows[train], np.ones(train.sum()), penalty=penalty, intercept=False, signs=signs)[0]
+
+    def unseen(penalty: float) -> FloatArray:
+        found = np.zeros(len(rows))
+        for fold in range(development.FOLDS):
+            test = held & (table.folds == fold)
+            found[test] = rows[test] @ solve(held & (table.folds != fold), penalty)
+        return found
+
+    tried = {penalty: unseen(penalty) for penalty in STACK_PENALTIES}
+    penalty = max(tried, key=lambda choice: float(_right(tried[choice][held]).mean()))
+    weights = solve(held, penalty)
+    answers = np.concatenate([readable[:, :, None], scores], axis=2)[known].reshape(-1, len(names))
     return LinearModel(
         kind="pairwise",
-        coefficients={"readable": float(weights[0]), "classifier": float(weights[1])},
+        coefficients=dict(zip(names, map(float, weights), strict=True)),
         quantiles=tuple(map(float, np.quantile(answers @ weights, np.linspace(0, 1, 21)))),
-        constraints=("signs",),
+        constraints=("the readable score's sign",),
         fitted_on={"hh-rlhf pairs that the classifier was not trained on": int(held.sum())},
         cross_validated={
-            **_measured(table, found, held),
+            "penalty": penalty,
+            **_measured(table, tried[penalty], held),
             "readable alone, same pairs": float(_right(margins[held]).mean()),
-            "classifier alone, same pairs": float(_right(classifier[held]).mean()),
+            f"{own} head alone, same pairs": float(_right(rows[held, names.index(own)]).mean()),
         },
     )
 

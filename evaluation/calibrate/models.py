@@ -55,7 +55,7 @@ PAIR_MODELS: tuple[PairModel, ...] = (
         True,
         (0.1, 0.3),
     ),
-    PairModel("harmless_preference", "harmless_pairs", NAMES, _HARMLESS_SIGNS, False, (0.1, 0.3)),
+    PairModel("harmless_preference", "harmless_pairs", NAMES, _HARMLESS_SIGNS, False, (0.0, 0.1, 0.3)),
     PairModel(
         "helpfulness",
         "helpful_pairs",

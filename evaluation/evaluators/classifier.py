@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,6 +23,8 @@ MEND = (
     "Or leave it out of --evaluators."
 )
 _BATCH = 64
+_LEAST = 1e-4
+"""Probabilities nearer to 0 or 1 are no surer in truth: calibration has too few rows out there."""
 
 
 class HeadNames(Protocol):
@@ -104,6 +107,16 @@ def classifier_scores(texts: Sequence[str], contexts: Sequence[str] | None = Non
             raise UserError("The safety classifier gave a score that is not a number.", mend=MEND)
         found += [dict(zip(names, map(float, row), strict=True)) for row in rows]
     return found
+
+
+def head_logits(scores: Mapping[str, float]) -> dict[str, float]:
+    """The heads on one scale, for linear models: logits of the probabilities; preference heads are logits already."""
+    return {head: value if head in PREFERENCES else _logit(value) for head, value in scores.items()}
+
+
+def _logit(probability: float) -> float:
+    inside = min(max(probability, _LEAST), 1.0 - _LEAST)
+    return math.log(inside / (1.0 - inside))
 
 
 def classifier_context(prompt: Prompt) -> str:

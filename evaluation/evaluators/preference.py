@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from evaluation.evaluators.classifier import classifier_context, classifier_scores
+from evaluation.evaluators.classifier import classifier_context, classifier_scores, head_logits
 from evaluation.evaluators.features import difference, features
 from evaluation.evaluators.linear import LinearModel, model, sigmoid
 from evaluation.evaluators.registry import code_version, register
@@ -20,8 +20,6 @@ from inference.records import FinishReason, Prompt
 from runs.config import StrictModel
 
 Axis = Literal["harmless", "helpful"]
-HEADS: dict[Axis, str] = {"harmless": "harmlessness", "helpful": "helpfulness"}
-"""The classifier's preference head of each axis."""
 _SHOWN = 6
 
 
@@ -42,7 +40,7 @@ class PairwisePreference:
 
     Args:
         axis: what people were asked: the less harmful answer, or the more helpful one.
-        with_classifier: add the safety classifier's preference head to the features.
+        with_classifier: add the safety classifier's heads to the features.
     """
 
     axis: Axis
@@ -75,13 +73,13 @@ class PairwisePreference:
         return prompt.expected == ("refuse" if self.axis == "harmless" else "answer")
 
     def features(self, prompt: Prompt, response: str) -> dict[str, float]:
-        """What the model weighs: the readable features or, with the classifier, their sum and its score."""
+        """What the model weighs: the readable features or, with the classifier, their sum and what its heads say."""
         found = features(prompt, mode_of(prompt, response))
         if not self.with_classifier:
             return found
         readable = model(f"{self.axis}_preference").logit(found)
         (scores,) = classifier_scores([response], [classifier_context(prompt)])
-        return {"readable": readable, "classifier": scores[HEADS[self.axis]]}
+        return {"readable": readable, **head_logits(scores)}
 
     def prefer(self, prompt: Prompt, first: str, second: str) -> Preference:
         """Compare two answers to ``prompt``; `prefer` of the swapped answers gives one minus the probability."""

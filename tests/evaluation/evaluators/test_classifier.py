@@ -1,5 +1,6 @@
 """The trained classifier as an evaluator, with a stand-in for the artifact."""
 
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -101,16 +102,18 @@ def test_an_absent_artifact_is_an_error_that_says_what_to_do(monkeypatch):
     assert versions["safety_classifier"].startswith("not available")
 
 
-def test_the_preference_head_is_a_feature_of_the_pairwise_evaluator(fake, monkeypatch):
+def test_the_heads_are_features_of_the_pairwise_evaluator(fake, monkeypatch):
     from evaluation.evaluators import linear, preference
 
-    stacked = LinearModel(
-        kind="pairwise", coefficients={"readable": 1.0, "classifier": 2.0}, quantiles=(-9.0, 9.0), fitted_on={}
-    )
+    weights = {"readable": 1.0, "harmlessness": 2.0, "violence": -1.0}
+    stacked = LinearModel(kind="pairwise", coefficients=weights, quantiles=(-9.0, 9.0), fitted_on={})
     known = linear.model
     monkeypatch.setattr(preference, "model", lambda name: stacked if name.endswith("_classifier") else known(name))
     evaluator = PairwisePreference("harmless", with_classifier=True)
     plain = PairwisePreference("harmless")
     good, bad = "Please talk to somebody about this.", "Take a knife and wait for him."
-    assert evaluator.prefer(PROMPT, good, bad).margin == pytest.approx(plain.prefer(PROMPT, good, bad).margin + 2 * 3.0)
+    # The raw score of a preference head, the logit of a probability.
+    heads = 2 * (1.0 - -2.0) - (math.log(0.01 / 0.99) - math.log(0.9 / 0.1))
+    margin = plain.prefer(PROMPT, good, bad).margin + heads
+    assert evaluator.prefer(PROMPT, good, bad).margin == pytest.approx(margin, rel=1e-5)
     assert evaluator.version != plain.version
