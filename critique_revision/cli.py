@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from runs.job import Shard
 
 app = make_app(
-    "Constitutional data from critique and revision (Bai et al. 2022): a model answers, criticises its answer by a "
-    "principle, and rewrites it. generate → filter → export."
+    "Constitutional data by one of five recipes: critique and revision (Bai et al. 2022), a teacher, AI feedback, "
+    "best of n, benign twins. generate → filter → export."
 )
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="A YAML file; see configs/critique_revision/.")]
@@ -58,7 +58,7 @@ def generate(
     json_output: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Answers, critiques and revisions, each call on record. A killed run goes on with the same command."""
+    """Make the calls of the config's recipe, each on record. A killed run goes on with the same command."""
     from critique_revision.generate import read_setup
     from critique_revision.roles import cast
     from runs.console import Reporter
@@ -124,8 +124,7 @@ def _generate(
     reporter.result(
         {"run": str(folder), "run_id": manifest.run_id, "counts": manifest.counts, "wall_seconds": wall},
         [
-            f"{manifest.counts['answers']['calls']} prompts, {settings.revisions} revision(s) each, "
-            f"in {shown(folder)} ({wall:.0f} s).",
+            f"{_made(manifest.counts, settings)}, in {shown(folder)} ({wall:.0f} s).",
             f"Next: uv run critique-revision {following}",
         ],
     )
@@ -156,7 +155,7 @@ def merge_command(
     reporter.result(
         {"run": str(output_dir), "run_id": manifest.run_id, "counts": manifest.counts, "shards": len(parts)},
         [
-            f"{len(parts)} shards, {manifest.counts['answers']['calls']} prompts, in {shown(output_dir)}.",
+            f"{len(parts)} shards, {_calls(manifest.counts)} calls, in {shown(output_dir)}.",
             f"Next: uv run critique-revision filter {shown(output_dir)}",
         ],
     )
@@ -171,7 +170,7 @@ def filter_command(
     json_output: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Reject revisions that are no training data, count why, and pair the others with the first answers."""
+    """Reject candidates that are no training data, count why, and make pairs of the others."""
     from critique_revision.folder import open_finished
     from critique_revision.pairs import filter_run, statistics, write_filtered
     from runs.console import Reporter
@@ -241,6 +240,17 @@ def stats(run: RunArgument = None, config: ConfigOption = None, json_output: Jso
     found = open_filtered(open_finished(_run_folder(run, config))).stats
     _show_stats(found, reporter)
     reporter.result(found, [f"{found['pairs']} pairs from {found['prompts']} prompts."])
+
+
+def _calls(counts: dict[str, Any]) -> int:
+    """The calls of all stages, as a manifest counts them."""
+    return sum(row["calls"] for name, row in counts.items() if name != "prompts")
+
+
+def _made(counts: dict[str, Any], settings: RecipeConfig) -> str:
+    if settings.recipe == "critique-revision":
+        return f"{counts['answers']['calls']} prompts, {settings.revisions} revision(s) each"
+    return f"{settings.recipe}: {_calls(counts)} calls"
 
 
 def _flags(**values: object) -> list[str]:

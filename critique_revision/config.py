@@ -5,17 +5,19 @@ from __future__ import annotations
 import difflib
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from inference.corpora import Source
+from inference.recorded import Recorded
 from inference.records import Sampling
 from inference.remote.server import Server
 from runs.config import StrictModel
 from runs.paths import PROJECT_ROOT
 
-PromptKind = Literal["transcript_first_turn", "transcript_context", "text"]
+RecipeName = Literal["critique-revision", "teacher", "ai-feedback", "best-of-n", "benign-twins"]
+PromptKind = Literal["transcript_first_turn", "transcript_context", "text", "messages", "constitution_pair"]
 Reason = Literal[
     "empty",
     "no_answer",
@@ -32,6 +34,11 @@ Reason = Literal[
     "refusal_of_benign",
     "off_topic",
     "no_decline",
+    "broken_rejected",
+    "not_refused",
+    "tie",
+    "unlabelled",
+    "unscored",
     "in_evaluation",
     "duplicate",
     "boilerplate",
@@ -47,9 +54,10 @@ class PromptSource(StrictModel):
     """Where the rows are: a hub dataset, a local file, or both."""
     kind: PromptKind
     """``text``: the field is the user's message. ``transcript_first_turn``: the first message of a transcript.
-    ``transcript_context``: the transcript without its last answer."""
+    ``transcript_context``: the transcript without its last answer. ``messages``: turns that end with the user's, or a
+    string. ``constitution_pair``: the human turns of the files that `inference.recorded` describes."""
     field: str
-    """The column that is read."""
+    """The column that is read; ``value`` for an entry of a JSON object, as ``constitution_pair`` needs it."""
     tag: str
     """What the prompts are: ``red_team`` and ``benign`` have filters of their own."""
     categories: tuple[str, ...] = ()
@@ -69,7 +77,7 @@ class Role(StrictModel):
     """One of the parts that a model plays."""
 
     engine: str = SELF
-    """``self``: one of the family's checkpoints, in this process. Else a name under ``servers``."""
+    """``self``: one of the family's checkpoints, in this process. Else a name under ``servers`` or ``recorded``."""
     checkpoint: str = "base"
     """With ``engine: self``: the name of one of the family's checkpoints."""
     max_new_tokens: int = Field(default=256, ge=1)
@@ -106,6 +114,48 @@ class Roles(StrictModel):
     """Says which of two answers follows a principle better; read by its log-probabilities."""
     judge: Role = Role()
     """Compares finished pairs; selects nothing that it judges."""
+    teacher: Role = Role()
+    """Writes the answers that the student's are rejected for: a stronger model, the same one under the constitution,
+    or answers on file."""
+    refuser: Role = Role()
+    """Refuses harmless requests, so that refusing them can be rejected."""
+
+
+class TeacherSettings(StrictModel):
+    """``recipe: teacher``: what the teacher is told."""
+
+    principles: int = Field(default=3, ge=0)
+    """So many principles of the constitution, drawn by row, go into its system text, before the exemplars. 0: it sees
+    the prompt alone; answers on file were written so, and need it."""
+
+
+class FeedbackSettings(StrictModel):
+    """``recipe: ai-feedback``, and ``critique-revision label``: how two answers are compared."""
+
+    answers: int = Field(default=2, ge=2)
+    """Answers that the generator samples for each prompt."""
+    pairing: Literal["best-worst", "drawn"] = "best-worst"
+    """Of more than two answers: every two are compared, and the one with the highest mean preference is paired with the
+    one with the lowest; or two answers are drawn by row, and only these are compared."""
+    principles: int = Field(default=1, ge=1)
+    """Principles for each prompt, drawn by row; the probabilities under each are averaged."""
+    chain_of_thought: bool = False
+    """Whether the labeller writes reasons before it is asked for the letter."""
+    clamp: tuple[Annotated[float, Field(ge=0.0, le=0.5)], Annotated[float, Field(ge=0.5, le=1.0)]] = (0.4, 0.6)
+    """With ``chain_of_thought``: probabilities are kept within these (Bai et al. 2022, section 4.1: 40 to 60 %)."""
+
+
+class ScoringSettings(StrictModel):
+    """``recipe: best-of-n``: how many answers, and who scores them."""
+
+    answers: int = Field(default=4, ge=2)
+    """Answers that the generator samples for each prompt."""
+    scorer: str = "evaluation"
+    """A name of the entry-point group ``constitutional_ai.scorers``."""
+    names: tuple[str, ...] = ("harm_prevention", "helpfulness")
+    """What the scorer is made from: ``evaluation`` takes names of evaluators, and gives their mean."""
+    min_margin: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Best and worst must differ by more than this; else they are a ``tie``, and no pair."""
 
 
 class Exemplars(StrictModel):
@@ -195,15 +245,32 @@ class FilterSettings(StrictModel):
     turn_refusals: bool = False
     """Pair a ``refusal_of_benign`` the other way round: the first answer, if it passes the filters itself, is chosen
     and the refusal rejected. What teaches to decline is then balanced by what teaches not to."""
+    check_rejected: tuple[Reason, ...] = ()
+    """Reasons that the rejected side is checked for as well; a text that fails is ``broken_rejected``: to prefer
+    anything to it teaches nothing."""
     trim_cut: bool = True
     """End a text that was cut at the token limit with its last whole sentence, on both sides of the pair, so that it
     does not teach where the limit was. What holds no whole sentence stays ``truncated``."""
 
 
+ACTING: dict[RecipeName, tuple[str, ...]] = {
+    "critique-revision": ("generator", "critic", "reviser"),
+    "teacher": ("generator", "teacher"),
+    "ai-feedback": ("generator", "labeller"),
+    "best-of-n": ("generator",),
+    "benign-twins": ("generator", "refuser"),
+}
+"""The roles that each recipe calls; ``critic`` only with ``critiques``."""
+ON_FILE = ("generator", "teacher")
+"""Roles that answer a prompt as it stands, which answers on file can do."""
+
+
 class RecipeConfig(StrictModel):
-    """Everything that a run of critique and revision depends on."""
+    """Everything that a run of one of the recipes depends on."""
 
     schema_version: Literal[1] = 1
+    recipe: RecipeName = "critique-revision"
+    """How pairs are made (`critique_revision.recipes`)."""
     name: str
     family: str
     seed: int = 0
@@ -219,9 +286,14 @@ class RecipeConfig(StrictModel):
     """How much of a reply the critic and the reviser are shown, in words; whole sentences where that is possible."""
     revisions: int = Field(default=1, ge=1)
     """K: critiques and revisions per prompt, each by another principle."""
+    teacher: TeacherSettings = TeacherSettings()
+    feedback: FeedbackSettings = FeedbackSettings()
+    scoring: ScoringSettings = ScoringSettings()
     roles: Roles = Roles()
     servers: dict[str, Server] = Field(default_factory=dict)
     """Models behind OpenAI-compatible servers, by the names that ``roles.*.engine`` uses."""
+    recorded: dict[str, Recorded] = Field(default_factory=dict)
+    """Answers of models on file, by the names that ``roles.*.engine`` uses."""
     prompts: tuple[PromptSource, ...] = Field(min_length=1)
     exclude_prompts: tuple[Path, ...] = ()
     """Prompt files whose prompts must not be trained on."""
@@ -232,8 +304,8 @@ class RecipeConfig(StrictModel):
     @property
     def acting(self) -> dict[str, Role]:
         """The roles that make calls in this run, by name."""
-        named = {"generator": self.roles.generator, "critic": self.roles.critic, "reviser": self.roles.reviser}
-        return {name: role for name, role in named.items() if name != "critic" or self.critiques}
+        names = ACTING[self.recipe]
+        return {name: getattr(self.roles, name) for name in names if name != "critic" or self.critiques}
 
     @property
     def checkpoints(self) -> list[str]:
@@ -245,16 +317,50 @@ class RecipeConfig(StrictModel):
         """Everyone who makes calls in the run, checkpoints and servers, each once."""
         return list(dict.fromkeys(role.player for role in self.acting.values()))
 
+    def model_of(self, role: Role, own: str) -> str:
+        """The model that plays ``role``, as a card names it; ``own`` names the family's base."""
+        if role.engine == SELF:
+            return f"{own}, checkpoint {role.checkpoint}"
+        if role.engine in self.recorded:
+            return f"{self.recorded[role.engine].model}, answers on file"
+        server = self.servers[role.engine]
+        return f"{server.model}, served by {server.identity['served_by']}"
+
+    def licence_of(self, player: str) -> str:
+        """The licence of the texts of a server's or a recorded model, and the model."""
+        model = self.recorded[player] if player in self.recorded else self.servers[player]
+        return f"{model.licence} ({model.model})"
+
     @model_validator(mode="after")
-    def _servers_are_there(self) -> RecipeConfig:
-        for name in self.servers:
-            if name == SELF or not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
-                raise ValueError(f"servers.{name}: a name is made of a-z, 0-9, - and _, and is not '{SELF}'")
+    def _players_are_there(self) -> RecipeConfig:
+        known = (SELF, *self.servers, *self.recorded)
+        for section in ("servers", "recorded"):
+            for name in getattr(self, section):
+                if name == SELF or not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
+                    raise ValueError(f"{section}.{name}: a name is made of a-z, 0-9, - and _, and is not '{SELF}'")
+        for name in self.servers.keys() & self.recorded.keys():
+            raise ValueError(f"recorded.{name}: a server has that name")
         for part, role in self.roles:
-            if role.engine not in (SELF, *self.servers):
-                near = difflib.get_close_matches(role.engine, (SELF, *self.servers), n=1, cutoff=0.5)
-                hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join((SELF, *self.servers))}"
+            if role.engine not in known:
+                near = difflib.get_close_matches(role.engine, known, n=1, cutoff=0.5)
+                hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
                 raise ValueError(f"roles.{part}.engine: there is no server '{role.engine}'; {hint}")
+            if role.engine in self.recorded and part not in ON_FILE:
+                raise ValueError(f"roles.{part}.engine: answers on file play {' or '.join(ON_FILE)} only")
+        return self
+
+    @model_validator(mode="after")
+    def _recipe_can_run(self) -> RecipeConfig:
+        if self.recipe == "teacher" and self.roles.teacher.engine in self.recorded and self.teacher.principles:
+            raise ValueError("teacher.principles must be 0 with answers on file: they cannot be told anything any more")
+        several = {"ai-feedback": "feedback.answers", "best-of-n": "scoring.answers"}
+        if self.recipe in several:
+            generator = self.roles.generator
+            if generator.engine in self.recorded:
+                raise ValueError("roles.generator.engine: answers on file give one answer to a prompt, not several")
+            if generator.temperature == 0:
+                answers = several[self.recipe]
+                raise ValueError(f"roles.generator.temperature must be above 0: greedy, all {answers} are one")
         return self
 
     @model_validator(mode="after")

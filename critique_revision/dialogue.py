@@ -109,3 +109,38 @@ def _case(message: str, reply: str, request: str) -> str:
 
 def _exchange(question: str, answer: str) -> tuple[Message, Message]:
     return Message(role="user", content=question), Message(role="assistant", content=answer)
+
+
+TEACHING = 1
+"""Raised when the wording of `taught_messages` changes."""
+REFUSING = 1
+"""Raised when `refusing_messages` changes."""
+
+
+def taught_messages(exemplars: Sequence[Exemplar], prompt: Messages, principles: Sequence[str]) -> Messages:
+    """What a teacher reads: principles as its system text, exemplars (user → revision), then the prompt as it stands.
+
+    A system text of the prompt's own comes after the principles.
+    """
+    listed = "\n".join(f"- {text}" for text in principles)
+    own = "".join(f"\n\n{message.content}" for message in prompt if message.role == "system")
+    system = f"You are a helpful assistant. In every reply you keep to these principles:\n{listed}{own}"
+    shown = [turn for exemplar in exemplars for turn in _exchange(exemplar.user, exemplar.revision)]
+    turns = (message for message in prompt if message.role != "system")
+    return (Message(role="system", content=system), *shown, *turns)
+
+
+def teaching_digest(exemplars: Sequence[Exemplar]) -> str:
+    """sha256 of all that `taught_messages` adds to a prompt and its principles."""
+    return digest(["teaching", TEACHING, [[exemplar.user, exemplar.revision] for exemplar in exemplars]])
+
+
+def refusing_messages(exemplars: Sequence[Exemplar], prompt: Messages) -> Messages:
+    """What a refuser reads: exemplars of refused harmless requests (user → reply), then the prompt as it stands."""
+    shown = [turn for exemplar in exemplars for turn in _exchange(exemplar.user, exemplar.reply)]
+    return (*shown, *prompt)
+
+
+def refusing_digest(exemplars: Sequence[Exemplar]) -> str:
+    """sha256 of all that `refusing_messages` adds to a prompt."""
+    return digest(["refusing", REFUSING, [[exemplar.user, exemplar.reply] for exemplar in exemplars]])

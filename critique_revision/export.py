@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from critique_revision import folder as folders
-from critique_revision.config import SELF, RecipeConfig, Role
+from critique_revision.config import RecipeConfig
 from critique_revision.dialogue import conversation_text
 from critique_revision.folder import FinishedRun
+from critique_revision.recipes import recipe_of
 from critique_revision.records import FilteredStep, PreferencePair
 from inference.families import Family, load_family
 from runs.atomic import make_folder, write_text
@@ -160,17 +161,11 @@ def dataset_card(data: Exportable, name: str, rows: int, command: str) -> str:
     run, stats, chosen = data.run, data.stats, FORMATS[name]
     config, constitution = run.config, run.manifest.inputs["constitution"]
     family = load_family(config.family)
-    paper = "Bai et al. 2022, Constitutional AI, section"
-    made_by, judges = f"direct revision ({paper} 3.5)", "takes"
-    if config.critiques:
-        made_by, judges = f"critique and revision ({paper} 3.1)", "criticises its answer by"
     sources = [f"- prompts: {source.source.name} ({source.source.licence})" for source in config.prompts]
     sections = [
         f"# {config.name}: {chosen.purpose}",
-        f"Made by {made_by}: a model answers, {judges} a principle, and rewrites its answer. `chosen` is a "
-        "prompt's last accepted revision, `rejected` its first answer. In the `turned` pairs it is the other way "
-        "round: the revision refused a harmless request."
-        "\n\nModel text, unreviewed by people. Filters check its form, not its truth or safety: either side can be "
+        recipe_of(config).about(config)
+        + "\n\nModel text, unreviewed by people. Filters check its form, not its truth or safety: either side can be "
         "false or harmful.",
         "## Counts\n\n"
         + _markdown_table(
@@ -185,8 +180,9 @@ def dataset_card(data: Exportable, name: str, rows: int, command: str) -> str:
             [(key, str(row["revisions"]), str(row["accepted"])) for key, row in stats["by_principle"].items()],
         ),
         f"## Made from\n\n- constitution: {constitution['name']} (sha256 {constitution['sha256']})\n"
-        + "\n".join(f"- {part}: {_model(config, family, role)}" for part, role in config.acting.items())
-        + f"\n- revisions per prompt: {config.revisions}; seed {config.seed}\n- run id: {run.run_id}",
+        + "\n".join(f"- {part}: {config.model_of(role, family.base.public_id)}" for part, role in config.acting.items())
+        + (f"\n- revisions per prompt: {config.revisions}" if config.recipe == "critique-revision" else "")
+        + f"\n- recipe {config.recipe}; seed {config.seed}\n- run id: {run.run_id}",
         "## Licences\n\n"
         + "\n".join(dict.fromkeys(sources))
         + f"\n- constitution: {run.setup.constitution.licence}\n- model text: {_licences(config, family)}",
@@ -195,18 +191,11 @@ def dataset_card(data: Exportable, name: str, rows: int, command: str) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def _model(config: RecipeConfig, family: Family, role: Role) -> str:
-    if role.engine == SELF:
-        return f"{family.base.public_id}, checkpoint {role.checkpoint}"
-    server = config.servers[role.engine]
-    return f"{server.model}, served by {server.identity['served_by']}"
-
-
 def _licences(config: RecipeConfig, family: Family) -> str:
     """The licences of all models whose text the rows may hold."""
     named = [f"{family.licence} (the model's)"] if config.checkpoints else []
-    servers = [name for name in config.players if name not in config.checkpoints]
-    return "; ".join(named + [f"{config.servers[name].licence} ({config.servers[name].model})" for name in servers])
+    others = [name for name in config.players if name not in config.checkpoints]
+    return "; ".join(named + [config.licence_of(name) for name in others])
 
 
 def _markdown_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:

@@ -203,11 +203,13 @@ CHECKS: dict[Reason, Check] = {
 }
 """In the order in which they count: the first that holds is the reason."""
 
+OF_THE_PAIR: tuple[Reason, ...] = ("broken_rejected", "not_refused", "tie", "unlabelled", "unscored")
+"""Reasons that lie in the rejected side, or in what the recipe knows of the two sides (`critique_revision.pairs`)."""
 OF_THE_SET: tuple[Reason, ...] = ("in_evaluation", "duplicate", "boilerplate", "near_duplicate", "unsafe_chosen")
 """Reasons that need more than the candidate, in their order: what `CHECKS` accepted is held against other texts
 (`critique_revision.marking`)."""
 
-assert {*CHECKS, *OF_THE_SET} == set(get_args(Reason))
+assert {*CHECKS, *OF_THE_PAIR, *OF_THE_SET} == set(get_args(Reason))
 
 
 def reasons(candidate: Candidate, settings: FilterSettings) -> tuple[Reason, ...]:

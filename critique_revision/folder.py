@@ -33,6 +33,12 @@ EXEMPLARS = "exemplars.yaml"
 """Copies of what the run was made from: the user's files may change afterwards."""
 PROMPTS = "prompts.jsonl"
 ANSWERS = "answers.jsonl"
+TAUGHT = "taught.jsonl"
+REFUSALS = "refusals.jsonl"
+SAMPLES = "samples.jsonl"
+SCORES = "scores.jsonl"
+REASONS = "reasons.jsonl"
+LABELS = "labels.jsonl"
 PAIRS = "pairs.jsonl"
 ACCEPTED = "accepted.jsonl"
 REJECTED = "rejected.jsonl"
@@ -40,6 +46,8 @@ STATS = "stats.json"
 SETUP = (CONFIG, CONSTITUTION, EXEMPLARS, PROMPTS)
 FILTERED = (PAIRS, ACCEPTED, REJECTED, STATS)
 """What the filters write; a new run of the filters replaces them."""
+CALLS = (ANSWERS, "critiques-*.jsonl", "revisions-*.jsonl", TAUGHT, REFUSALS, SAMPLES, SCORES, REASONS, LABELS)
+"""Patterns of the files of stages, of every recipe."""
 
 
 def critiques_name(step: int) -> str:
@@ -50,14 +58,6 @@ def critiques_name(step: int) -> str:
 def revisions_name(step: int) -> str:
     """The file of step ``step``'s revisions."""
     return f"revisions-{step}.jsonl"
-
-
-def stage_names(config: RecipeConfig) -> list[str]:
-    """The files that model calls are appended to, in the order in which they are made."""
-    names = [ANSWERS]
-    for step in range(1, config.revisions + 1):
-        names += [critiques_name(step), revisions_name(step)] if config.critiques else [revisions_name(step)]
-    return names
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,8 @@ def clear(folder: Path) -> None:
     """Remove a run's files, its identity last: killed half-way, the folder still says whose the rest is."""
     if not (folder / IDENTITY).is_file():
         return
-    files = [folder / name for name in (MANIFEST, *FILTERED, *SETUP, ANSWERS)]
-    files += [*folder.glob("critiques-*.jsonl"), *folder.glob("revisions-*.jsonl")]
+    files = [folder / name for name in (MANIFEST, *FILTERED, *SETUP)]
+    files += [path for pattern in CALLS for path in folder.glob(pattern)]
     files += [*folder.glob(f"{FAILURES}*.jsonl"), *(folder / REPLIES).glob("*.jsonl"), folder / IDENTITY]
     for path in files:
         path.unlink(missing_ok=True)
@@ -119,9 +119,9 @@ class FinishedRun:
     setup: Setup
     manifest: Manifest
     answers: dict[str, Answer]
-    """By prompt id."""
+    """By prompt id; empty where the recipe samples several answers."""
     steps: list[RevisionStep]
-    """Step by step, each in the order of the prompts."""
+    """Step by step, each in the order of the prompts; empty where the recipe revises nothing."""
 
     @property
     def run_id(self) -> str:
@@ -161,15 +161,17 @@ def write_stage(path: Path, parts: Sequence[Path], setup: Setup) -> None:
     Raises:
         IntegrityError: the shards do not hold each prompt once.
     """
-    lines: dict[str, bytes] = {}
+    lines: dict[str, list[bytes]] = {}
     for part in parts:
+        own: dict[str, list[bytes]] = {}
         for record, line in zip(read_jsonl(part, _Owned), part.read_bytes().splitlines(keepends=True), strict=True):
-            if record.prompt_id in lines:
-                raise IntegrityError(f"{shown(part)}: prompt {record.prompt_id[:12]} is in two shards.")
-            lines[record.prompt_id] = line
+            own.setdefault(record.prompt_id, []).append(line)
+        for prompt_id in own.keys() & lines.keys():
+            raise IntegrityError(f"{shown(part)}: prompt {prompt_id[:12]} is in two shards.")
+        lines |= own
     if lines.keys() != {prompt.prompt_id for prompt in setup.prompts}:
         raise IntegrityError(f"{path.name}: the shards do not hold all prompts of the run.")
-    write_bytes(path, b"".join(lines[prompt.prompt_id] for prompt in setup.prompts))
+    write_bytes(path, b"".join(line for prompt in setup.prompts for line in lines[prompt.prompt_id]))
 
 
 def open_finished(folder: Path) -> FinishedRun:
@@ -196,16 +198,21 @@ def open_finished(folder: Path) -> FinishedRun:
         )
     manifest = verify(folder, rebuild=rebuild)
     setup = read_setup(folder)
-    answers = {answer.prompt_id: answer for answer in read_jsonl(folder / ANSWERS, Answer)}
-    if set(answers) != {prompt.prompt_id for prompt in setup.prompts}:
+    answers, steps = _answers(folder), _steps(folder, config)
+    if answers and set(answers) != {prompt.prompt_id for prompt in setup.prompts}:
         raise IntegrityError(
             f"{shown(folder)}: {ANSWERS} and {PROMPTS} do not belong together.", mend=f"Rebuild: {rebuild}"
         )
+    return FinishedRun(folder, setup, manifest, answers, steps)
+
+
+def _answers(folder: Path) -> dict[str, Answer]:
+    path = folder / ANSWERS
+    return {answer.prompt_id: answer for answer in read_jsonl(path, Answer)} if path.is_file() else {}
+
+
+def _steps(folder: Path, config: RecipeConfig) -> list[RevisionStep]:
+    if config.recipe != "critique-revision":
+        return []
     steps = range(1, config.revisions + 1)
-    return FinishedRun(
-        folder,
-        setup,
-        manifest,
-        answers,
-        [row for step in steps for row in read_jsonl(folder / revisions_name(step), RevisionStep)],
-    )
+    return [row for step in steps for row in read_jsonl(folder / revisions_name(step), RevisionStep)]

@@ -10,7 +10,7 @@ from typing import Any
 
 from critique_revision import folder as folders
 from critique_revision.generate import token_counts
-from critique_revision.records import RECIPE
+from critique_revision.recipes import stage_names
 from runs.errors import UsageError, UserError
 from runs.folder import IDENTITY, differences
 from runs.job import parse_shard
@@ -90,13 +90,13 @@ def merge(parts: Sequence[Part], target: Path, *, command: str) -> Manifest:
     run_id = folders.claim(target, parts[0].whole, setup)
     if (target / MANIFEST).is_file():
         return verify(target, rebuild=command)
-    names = folders.stage_names(setup.config)
+    names = stage_names(setup.config)
     for name in names:
         folders.write_stage(target / name, [part.folder / name for part in parts], setup)
     manifests = [part.manifest for part in parts]
     return write_manifest(
         target,
-        kind=RECIPE,
+        kind=setup.config.recipe,
         run_id=run_id,
         command=command,
         config=setup.config.model_dump(mode="json"),

@@ -11,12 +11,14 @@ from typing import Any
 
 from critique_revision import folder as folders
 from critique_revision.balance import balance
-from critique_revision.config import FilterSettings, Reason
-from critique_revision.dialogue import Exemplar, conversation_text
-from critique_revision.filters import CHECKS, OF_THE_SET, Candidate, Standing, reasons
+from critique_revision.config import FilterSettings, Reason, RecipeName
+from critique_revision.dialogue import conversation_text
+from critique_revision.filters import CHECKS, OF_THE_PAIR, OF_THE_SET, Candidate, Standing, reasons
 from critique_revision.folder import FinishedRun
 from critique_revision.marking import Marking
-from critique_revision.records import FilteredStep, PreferencePair
+from critique_revision.recipes import recipe_of
+from critique_revision.recipes.base import Proposal
+from critique_revision.records import NO_PRINCIPLE, RECIPE, FilteredStep, PreferencePair
 from critique_revision.safety import Judge
 from critique_revision.text import whole_sentences
 from inference.records import FinishReason, Message
@@ -24,7 +26,7 @@ from inference.splits import split_of
 from runs.atomic import write_text
 from runs.records import write_jsonl
 
-ORDER: tuple[Reason, ...] = (*CHECKS, *OF_THE_SET)
+ORDER: tuple[Reason, ...] = (*CHECKS, *OF_THE_PAIR, *OF_THE_SET)
 """The reasons in the order in which they count."""
 
 
@@ -58,7 +60,8 @@ def filter_run(run: FinishedRun, settings: FilterSettings, *, judge: Judge | Non
     by_prompt: dict[str, list[FilteredStep]] = defaultdict(list)
     for step in steps:
         by_prompt[step.prompt_id].append(step)
-    pairs = (_pair(sorted(by_prompt[prompt.prompt_id], key=lambda step: step.step)) for prompt in run.prompts)
+    chains = (sorted(by_prompt[prompt.prompt_id], key=lambda step: step.step) for prompt in run.prompts)
+    pairs = (_pair(chain, run.config.recipe) for chain in chains)
     made = [_with_split(pair, settings) for pair in pairs if pair is not None]
     preferred = marking.preferred([standing(pair) for pair in made])
     return Filtered(steps, made, marking.seen, preferred)
@@ -80,53 +83,60 @@ def finished_text(text: str, finish_reason: FinishReason, settings: FilterSettin
 
 
 def _judge(run: FinishedRun, settings: FilterSettings) -> list[FilteredStep]:
-    requests = {row.id: row.revision_request for row in run.setup.constitution.principles}
-    copies = tuple(text for exemplar in run.setup.exemplars for text in _texts(exemplar))
-    prompts = {prompt.prompt_id: prompt for prompt in run.prompts}
-    judged = []
-    for row in run.steps:
-        prompt = prompts[row.prompt_id]
-        first = run.answers[row.prompt_id]
-        answer = finished_text(first.text, first.finish_reason, settings)
-        revision = finished_text(row.revision, row.finish_reason, settings)
-        candidate = Candidate(
-            prompt=conversation_text(prompt.messages),
-            answer=answer,
-            critique=row.critique or "",
-            revision=revision,
-            revision_request=requests[row.principle_id],
-            finish_reason=row.finish_reason,
-            tag=prompt.tag,
-            exemplar_texts=copies,
-        )
-        found = reasons(candidate, settings)
-        turned = settings.turn_refusals and found == ("refusal_of_benign",) and _answer_is_sound(candidate, settings)
-        judged.append(
-            FilteredStep(
-                prompt_id=row.prompt_id,
-                step=row.step,
-                tag=prompt.tag,
-                principle_id=row.principle_id,
-                reason=found[0] if found else None,
-                reasons=found,
-                messages=prompt.messages,
-                answer=answer,
-                revision=revision,
-                finish_reason=row.finish_reason,
-                turned=turned,
-            )
-        )
-    return judged
+    """Every candidate of the run's recipe with the reasons against it."""
+    return [_judged(proposal, settings) for proposal in recipe_of(run.config).proposals(run)]
+
+
+def _judged(proposal: Proposal, settings: FilterSettings) -> FilteredStep:
+    prompt, chosen, rejected = proposal.prompt, proposal.chosen, proposal.rejected
+    candidate = Candidate(
+        prompt=conversation_text(prompt.messages),
+        answer=finished_text(rejected.text, rejected.finish_reason, settings),
+        critique=proposal.critique,
+        revision=finished_text(chosen.text, chosen.finish_reason, settings),
+        revision_request=proposal.request,
+        finish_reason=chosen.finish_reason,
+        tag=prompt.tag,
+        exemplar_texts=proposal.shown,
+    )
+    faults = tuple(fault for fault in proposal.faults if fault not in settings.skip)
+    found = (*reasons(candidate, settings), *_against_rejected(candidate, rejected.finish_reason, settings), *faults)
+    compared = proposal.label_prob is not None or proposal.margin is not None
+    turned = settings.turn_refusals and found == ("refusal_of_benign",) and not compared
+    return FilteredStep(
+        prompt_id=prompt.prompt_id,
+        step=proposal.step,
+        tag=prompt.tag,
+        principle_id=proposal.principle_ids[-1] if proposal.principle_ids else NO_PRINCIPLE,
+        reason=found[0] if found else None,
+        reasons=found,
+        messages=prompt.messages,
+        answer=candidate.answer,
+        revision=candidate.revision,
+        finish_reason=chosen.finish_reason,
+        turned=turned and _answer_is_sound(candidate, settings),
+        principle_ids=proposal.principle_ids if len(proposal.principle_ids) > 1 else (),
+        label_prob=proposal.label_prob,
+        margin=proposal.margin,
+    )
+
+
+def _against_rejected(candidate: Candidate, finish: FinishReason, settings: FilterSettings) -> tuple[Reason, ...]:
+    """``broken_rejected`` where the rejected side fails one of the checks that the settings name for it."""
+    if not settings.check_rejected or "broken_rejected" in settings.skip:
+        return ()
+    found = reasons(replace(_swapped(candidate), finish_reason=finish), settings)
+    return ("broken_rejected",) if set(found) & set(settings.check_rejected) else ()
 
 
 def _answer_is_sound(candidate: Candidate, settings: FilterSettings) -> bool:
     """Whether the first answer would pass as a revision: only then is it worth choosing."""
-    swapped = replace(candidate, answer=candidate.revision, revision=candidate.answer, critique="", revision_request="")
-    return not reasons(swapped, settings)
+    return not reasons(_swapped(candidate), settings)
 
 
-def _texts(exemplar: Exemplar) -> tuple[str, ...]:
-    return exemplar.user, exemplar.reply, exemplar.critique, exemplar.revision
+def _swapped(candidate: Candidate) -> Candidate:
+    """The rejected side in the place of the chosen one: its writer was told nothing."""
+    return replace(candidate, answer=candidate.revision, revision=candidate.answer, critique="", revision_request="")
 
 
 def _mark_set(steps: list[FilteredStep], marking: Marking) -> list[FilteredStep]:
@@ -146,7 +156,7 @@ def _standing(step: FilteredStep) -> Standing:
     return Standing(step.prompt_id, step.messages, step.tag, *sides)
 
 
-def _pair(chain: Sequence[FilteredStep]) -> PreferencePair | None:
+def _pair(chain: Sequence[FilteredStep], recipe: RecipeName = RECIPE) -> PreferencePair | None:
     """The pair of one prompt, from its steps in order; None when none was accepted or turned."""
     usable = [step for step in chain if step.reason is None] or [step for step in chain if step.turned]
     if not usable:
@@ -161,8 +171,17 @@ def _pair(chain: Sequence[FilteredStep]) -> PreferencePair | None:
         prompt_id=last.prompt_id,
         tag=last.tag,
         step=last.step,
-        principle_ids=tuple(step.principle_id for step in chain if step.step <= last.step),
+        principle_ids=_principle_ids([step for step in chain if step.step <= last.step]),
+        source_recipe=recipe,
+        label_prob=last.label_prob,
+        margin=last.margin,
     )
+
+
+def _principle_ids(chain: Sequence[FilteredStep]) -> tuple[str, ...]:
+    """The principles of all candidates that led to a pair, in order."""
+    named = (step.principle_ids or (step.principle_id,) for step in chain)
+    return tuple(name for names in named for name in names if name != NO_PRINCIPLE)
 
 
 def statistics(run: FinishedRun, filtered: Filtered, settings: FilterSettings) -> dict[str, Any]:

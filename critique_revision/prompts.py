@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from critique_revision.config import PromptSource, RecipeConfig, locate
+from critique_revision.config import PromptKind, PromptSource, RecipeConfig, locate
 from critique_revision.records import ChosenPrompt
 from critique_revision.text import ngrams, words
 from inference.corpora import read_rows
+from inference.engines.recorded import RecordedEngine
 from inference.prompts import load_prompts
-from inference.records import Message, Messages, normalise, prompt_id
+from inference.recorded import as_messages, constitution_exchange
+from inference.records import Messages, normalise, prompt_id
 from inference.transcripts import RejectedRow, parse_transcript
 from runs.errors import UsageError, unknown_name
 from runs.identity import digest
@@ -71,11 +73,13 @@ def select_prompts(config: RecipeConfig) -> Selection:
         UserError: a source cannot be read, or has no such column.
     """
     excluded = Exclusions.load(config.exclude_prompts)
+    on_file = [RecordedEngine(config.recorded[name]) for name in config.players if name in config.recorded]
     selection = Selection([])
     seen: set[str] = set()
     for source in config.prompts:
         counts: Counter[str] = Counter()
-        found = sorted(_usable(source, excluded, seen, counts), key=lambda prompt: _rank(config.seed, prompt))
+        usable = _usable(source, excluded, on_file, seen, counts)
+        found = sorted(usable, key=lambda prompt: _rank(config.seed, prompt))
         kept = found[: source.max_rows]
         counts["chosen"], counts["not_needed"] = len(kept), len(found) - len(kept)
         selection.prompts += kept
@@ -92,7 +96,13 @@ def _rank(seed: int, prompt: ChosenPrompt) -> str:
     return digest([seed, "prompt", prompt.prompt_id])
 
 
-def _usable(source: PromptSource, excluded: Exclusions, seen: set[str], counts: Counter[str]) -> Iterator[ChosenPrompt]:
+def _usable(
+    source: PromptSource,
+    excluded: Exclusions,
+    on_file: Sequence[RecordedEngine],
+    seen: set[str],
+    counts: Counter[str],
+) -> Iterator[ChosenPrompt]:
     """The prompts of one source that may be used; the others are counted by reason."""
     for row in read_rows(source.source):
         counts["rows"] += 1
@@ -103,6 +113,8 @@ def _usable(source: PromptSource, excluded: Exclusions, seen: set[str], counts: 
                 raise RejectedRow("duplicate")
             if messages in excluded:
                 raise RejectedRow("in_evaluation")
+            if any(identity not in answers for answers in on_file):
+                raise RejectedRow("no_recorded_answer")
         except RejectedRow as rejected:
             counts[rejected.reason] += 1
             continue
@@ -120,15 +132,21 @@ def _messages(source: PromptSource, row: dict[str, Any]) -> Messages:
     """The prompt in a row. Raises `RejectedRow` when it holds none, `UsageError` when the column is not there."""
     if source.field not in row:
         raise unknown_name(f"column of {source.source.name}", source.field, [str(name) for name in row])
-    text = row[source.field]
-    if not isinstance(text, str) or not text.strip():
-        raise RejectedRow("empty")
-    if source.kind == "text":
-        messages: Messages = (Message(role="user", content=text.strip()),)
-    else:
-        turns = parse_transcript(text)
-        last_user = max(index for index, turn in enumerate(turns) if turn.role == "user")
-        messages = turns[:1] if source.kind == "transcript_first_turn" else turns[: last_user + 1]
+    messages = _read(source.kind, row[source.field])
     if sum(len(message.content) for message in messages) > source.max_prompt_chars:
         raise RejectedRow("too_long")
     return messages
+
+
+def _read(kind: PromptKind, value: object) -> Messages:
+    if kind == "messages":
+        return as_messages(value)
+    if kind == "constitution_pair":
+        return constitution_exchange(value)[0]
+    if not isinstance(value, str) or not value.strip():
+        raise RejectedRow("empty")
+    if kind == "text":
+        return as_messages(value)
+    turns = parse_transcript(value)
+    last_user = max(index for index, turn in enumerate(turns) if turn.role == "user")
+    return turns[:1] if kind == "transcript_first_turn" else turns[: last_user + 1]

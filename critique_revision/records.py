@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from critique_revision.config import Reason
+from pydantic import SerializerFunctionWrapHandler, model_serializer
+
+from critique_revision.config import Reason, RecipeName
 from inference.records import FinishReason, Messages
 from inference.splits import Split
 from runs.config import StrictModel
 
-RECIPE = "critique-revision"
+RECIPE: RecipeName = "critique-revision"
 """Named as the source of its pairs."""
+NO_PRINCIPLE = "none"
+"""Stands for the principle of a candidate that was made without one."""
 
 
 class ChosenPrompt(StrictModel):
@@ -35,6 +39,13 @@ class Answer(StrictModel):
     prompt_tokens: int
     completion_tokens: int
     seed: int
+
+
+class TaughtAnswer(Answer):
+    """The teacher's answer to a prompt."""
+
+    principle_ids: tuple[str, ...]
+    """The principles in its system text."""
 
 
 class Critique(StrictModel):
@@ -76,22 +87,39 @@ class RevisionStep(StrictModel):
 
 
 class FilteredStep(StrictModel):
-    """A revision after the filters, with every reason against it."""
+    """A candidate pair after the filters, with every reason against it."""
 
     prompt_id: str
     step: int
     tag: str
     principle_id: str
+    """The last principle that it was made by; ``none`` without one."""
     reason: Reason | None
     """The reason that counts; None when it was accepted."""
     reasons: tuple[Reason, ...]
     messages: Messages
     """The prompt."""
     answer: str
+    """The side that would be rejected: in `critique-revision`, the first answer."""
     revision: str
+    """The side that would be chosen: in `critique-revision`, the revision."""
     finish_reason: FinishReason
+    """How ``revision`` ended."""
     turned: bool = False
     """Whether the revision refuses a harmless request that the first answer answers: a pair the other way round."""
+    principle_ids: tuple[str, ...] = ()
+    """All principles of the candidate, where they are several."""
+    label_prob: float | None = None
+    margin: float | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_there(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Most recipes give no label, margin or list of principles: their records have no such fields."""
+        values: dict[str, Any] = dump(self)
+        return {key: value for key, value in values.items() if key not in _OPTIONAL or value not in (None, (), [])}
+
+
+_OPTIONAL = ("principle_ids", "label_prob", "margin")
 
 
 class PreferencePair(StrictModel):
@@ -106,12 +134,13 @@ class PreferencePair(StrictModel):
     step: int
     """The step whose revision is on one side of the pair."""
     principle_ids: tuple[str, ...]
-    """The principles of the steps up to it."""
+    """The principles that the pair was made by; in `critique-revision`, those of the steps up to it."""
     turned: bool = False
     """The first answer is chosen, because the revision refused a harmless request."""
-    source_recipe: str = RECIPE
+    source_recipe: RecipeName = RECIPE
     label_prob: float | None = None
     """An AI judge's probability that chosen is better; None: not judged."""
     margin: float | None = None
+    """How much better a scorer finds chosen; None: not scored."""
     split: Split | None = None
-    """The side of the line that finetune draws too; None in pairs of older runs."""
+    """The side that the prompt's first turn falls on; None: from before pairs were told."""

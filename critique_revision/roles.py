@@ -1,14 +1,16 @@
-"""Who plays the roles of a run: the family's checkpoints in this process, and models behind servers."""
+"""Who plays the roles of a run: the family's checkpoints in this process, models behind servers, answers on file."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from critique_revision.config import SELF, RecipeConfig
+from critique_revision.config import SELF, RecipeConfig, Role
+from critique_revision.recipes import recipe_of
 from inference.engines import open_engines
 from inference.engines.base import Engine
 from inference.engines.openai import OpenAIEngine
+from inference.engines.recorded import RecordedEngine
 from inference.families import Family
 from runs.errors import UsageError
 
@@ -25,11 +27,15 @@ def open_players(config: RecipeConfig, family: Family, folder: Path) -> dict[str
     engines: dict[str, Engine] = {}
     for name in dict.fromkeys(role.engine for role in config.acting.values() if role.engine != SELF):
         if name in family.checkpoints:
+            kind = "Server" if name in config.servers else "Recorded model"
             raise UsageError(
-                f"Server '{name}' has the name of a checkpoint of family {family.name}.",
-                mend="Give it another name under 'servers': records name who wrote what.",
+                f"{kind} '{name}' has the name of a checkpoint of family {family.name}.",
+                mend="Give it another name in the config: records name who wrote what.",
             )
-        engines[name] = OpenAIEngine(config.servers[name], name, folder)
+        if name in config.recorded:
+            engines[name] = RecordedEngine(config.recorded[name], name)
+        else:
+            engines[name] = OpenAIEngine(config.servers[name], name, folder)
     if config.checkpoints:
         engines.update(open_engines(family, config.checkpoints, batch_size=config.batch_size, device=config.device))
     return engines
@@ -38,13 +44,19 @@ def open_players(config: RecipeConfig, family: Family, folder: Path) -> dict[str
 def cast(config: RecipeConfig, prompts: int) -> dict[str, dict[str, Any]]:
     """The acting roles of a run on so many prompts: player, model, number of calls, and their most tokens."""
     shown = {}
-    for part, role in config.acting.items():
-        calls = prompts if part == "generator" else prompts * config.revisions
-        model = config.family if role.engine == SELF else config.servers[role.engine].model
+    for part, calls in recipe_of(config).calls(config).items():
+        role = config.acting[part]
+        made = 0 if role.engine in config.recorded else calls * prompts
         shown[part] = {
             "player": role.player,
-            "model": model,
-            "calls": calls,
-            "most_completion_tokens": calls * role.max_new_tokens,
+            "model": _model(config, role),
+            "calls": made,
+            "most_completion_tokens": made * role.max_new_tokens,
         }
     return shown
+
+
+def _model(config: RecipeConfig, role: Role) -> str:
+    if role.engine == SELF:
+        return config.family
+    return (config.recorded[role.engine] if role.engine in config.recorded else config.servers[role.engine]).model

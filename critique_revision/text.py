@@ -5,15 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from inference.records import normalise
+from inference.records import CURLY, normalise
+from inference.records import TERMINAL as TERMINAL
 
 WORD = re.compile(r"\w+(?:'\w+)*")
-CURLY = "\u2019"
-"""The right single quotation mark, which stands for the apostrophe in much text."""
 CLOSING = f"\"'\u201d{CURLY})\\]"
 """What may follow the full stop of a sentence, for a character class."""
-TERMINAL = tuple(f".!?…\"'\u201d{CURLY})]}}*`")
-"""What a finished text may end with: a full stop and its kin, a closing bracket or quote, the end of markup."""
 
 ROLE_MARKER = re.compile(
     r"<\|\w+\|>"  # <|im_start|>, <|endoftext|> …

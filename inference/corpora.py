@@ -84,7 +84,7 @@ def read_rows(source: Source) -> Iterator[dict[str, Any]]:
     elif path.name.endswith((".jsonl", ".jsonl.gz")):
         yield from _json_lines(path)
     elif path.suffix == ".json":
-        yield from json.loads(path.read_text(encoding="utf-8"))
+        yield from _json_rows(path)
     elif path.suffix == ".csv":
         with path.open(encoding="utf-8", newline="") as handle:
             yield from csv.DictReader(handle)
@@ -121,6 +121,18 @@ def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
             if not isinstance(row, dict):
                 raise DataError(f"{path}, line {number}: expected an object of columns.")
             yield row
+
+
+def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """A list of rows as it is; an object's entries as rows with the columns ``key`` and ``value``."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DataError(f"{path}: not JSON in UTF-8.", why=str(error)) from error
+    rows = [{"key": key, "value": value} for key, value in found.items()] if isinstance(found, dict) else found
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise DataError(f"{path}: expected a list of objects, or one object of rows.")
+    yield from rows
 
 
 def _hub_rows(source: Source) -> Iterator[dict[str, Any]]:

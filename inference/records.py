@@ -24,6 +24,11 @@ class Message(StrictModel):
 
 Messages = tuple[Message, ...]
 
+CURLY = "\u2019"
+"""The right single quotation mark, which stands for the apostrophe in much text."""
+TERMINAL = tuple(f".!?…\"'\u201d{CURLY})]}}*`")
+"""What a finished text may end with: a full stop and its kin, a closing bracket or quote, the end of markup."""
+
 
 def normalise(text: str) -> str:
     """NFKC, case-folded, with runs of white space as one space: equal texts for a reader are equal here."""

@@ -14,9 +14,10 @@ import yaml
 from critique_revision.config import RecipeConfig
 from critique_revision.dialogue import critique_messages, load_exemplars, revision_messages
 from critique_revision.export import FORMATS, export, open_filtered
-from critique_revision.folder import open_finished, stage_names
+from critique_revision.folder import open_finished
 from critique_revision.pairs import filter_run, statistics, write_filtered
 from critique_revision.prompts import Exclusions, select_prompts
+from critique_revision.recipes import stage_names
 from critique_revision.records import Answer, Critique, PreferencePair, RevisionStep
 from inference.records import Message
 from runs import config as configs
