@@ -1,12 +1,13 @@
-"""Filtered runs in the columns that others know: TRL's pairs, llm-swarm's full history, messages for SFT.
+"""Filtered runs in the columns that others know: TRL's pairs, llm-swarm's full history, OpenAI's, messages for SFT.
 
-Each export is a folder with its rows, DATASET_CARD.md and manifest.json.
+Each export is a folder with its rows, DATASET_CARD.md and manifest.json. Rows say on which side of the split they are;
+where a format has no room for that, the sides are two files.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,12 @@ from typing import Any
 from critique_revision import folder as folders
 from critique_revision.config import RecipeConfig
 from critique_revision.dialogue import conversation_text
+from critique_revision.filters import OF_THE_SET
 from critique_revision.folder import FinishedRun
 from critique_revision.recipes import recipe_of
-from critique_revision.records import FilteredStep, PreferencePair
+from critique_revision.records import FilteredStep, PreferencePair, RevisionStep
 from inference.families import Family, load_family
+from inference.splits import split_of
 from runs.atomic import make_folder, write_text
 from runs.errors import UserError, unknown_name
 from runs.identity import digest, file_digest
@@ -66,33 +69,61 @@ def dpo_rows(data: Exportable) -> Iterable[Row]:
 
 def swarm_rows(data: Exportable) -> Iterable[Row]:
     """llm-swarm's columns (the full history of every pair), with the principle, step and prompt named as well."""
-    run = data.run
-    principles = {row.id: row for row in run.setup.constitution.principles}
-    history = {(step.prompt_id, step.step): step for step in run.steps}
+    steps = {(step.prompt_id, step.step): step for step in data.run.steps}
     for pair in data.pairs:
-        step = history[pair.prompt_id, pair.step]
-        principle = principles[step.principle_id]
-        prompt, *context = pair.model_dump(mode="json", include={"prompt", "chosen", "rejected"}).values()
-        chosen, rejected = context
+        values = pair.model_dump(mode="json", include={"prompt", "chosen", "rejected"})
+        prompt, chosen, rejected = values["prompt"], values["chosen"], values["rejected"]
         yield {
             "init_prompt": conversation_text(pair.prompt),
-            "init_response": run.answers[pair.prompt_id].text,
-            "critic_prompt": principle.critique_request if step.critique is not None else "",
-            "critic_response": step.critique or "",
-            "revision_prompt": principle.revision_request,
-            "revision_response": step.revision,
+            **_history(data.run, pair, steps.get((pair.prompt_id, pair.step))),
             "prompt": conversation_text(pair.prompt),
             "messages": prompt + chosen,
             "chosen": prompt + chosen,
             "rejected": prompt + rejected,
-            "principle_id": step.principle_id,
+            "principle_id": pair.principle_ids[-1] if pair.principle_ids else "",
             "step": pair.step,
             "prompt_id": pair.prompt_id,
+            "split": pair.split or "",
+        }
+
+
+def _history(run: FinishedRun, pair: PreferencePair, step: RevisionStep | None) -> dict[str, str]:
+    """How the pair came about. Where nothing was revised, the two texts stand for themselves, and nobody was asked."""
+    if step is None:
+        return {
+            "init_response": pair.rejected[-1].content,
+            "critic_prompt": "",
+            "critic_response": "",
+            "revision_prompt": "",
+            "revision_response": pair.chosen[-1].content,
+        }
+    principle = next(row for row in run.setup.constitution.principles if row.id == step.principle_id)
+    return {
+        "init_response": run.answers[pair.prompt_id].text,
+        "critic_prompt": principle.critique_request if step.critique is not None else "",
+        "critic_response": step.critique or "",
+        "revision_prompt": principle.revision_request,
+        "revision_response": step.revision,
+    }
+
+
+def openai_rows(data: Exportable) -> Iterable[Row]:
+    """OpenAI's preference fine-tuning rows, which Together, Fireworks and Azure read as well.
+
+    Source: https://developers.openai.com/api/docs/guides/direct-preference-optimization, "Data format".
+    """
+    for pair in data.pairs:
+        values = pair.model_dump(mode="json", include={"prompt", "chosen", "rejected"})
+        yield {
+            "input": {"messages": values["prompt"], "tools": [], "parallel_tool_calls": True},
+            "preferred_output": values["chosen"],
+            "non_preferred_output": values["rejected"],
         }
 
 
 def sft_rows(data: Exportable) -> Iterable[Row]:
     """Conversations that end with a revision: all accepted ones, of every step (Bai et al. 2022, section 3.2)."""
+    fraction = data.stats["settings"].get("holdout_fraction")
     for step in data.accepted:
         turns = [message.model_dump(mode="json") for message in step.messages]
         yield {
@@ -101,7 +132,7 @@ def sft_rows(data: Exportable) -> Iterable[Row]:
             "step": step.step,
             "principle_id": step.principle_id,
             "tag": step.tag,
-        }
+        } | ({} if fraction is None else {"split": split_of(step.messages, fraction)})
 
 
 @dataclass(frozen=True)
@@ -111,11 +142,31 @@ class Format:
     file: str
     purpose: str
     rows: Callable[[Exportable], Iterable[Row]]
+    holdout_file: str | None = None
+    """Where the held-out pairs' rows go; None: into ``file``, marked by their column ``split``."""
+
+    def files(self, data: Exportable) -> dict[str, list[Row]]:
+        """File → its rows. A file that would be empty is not among them."""
+        rows = list(self.rows(data))
+        if self.holdout_file is None:
+            return {self.file: rows} if rows else {}
+        named = {self.file: "train", self.holdout_file: "holdout"}
+        sides = [pair.split or "train" for pair in data.pairs]
+        found = {
+            name: [row for row, own in zip(rows, sides, strict=True) if own == side] for name, side in named.items()
+        }
+        return {name: own for name, own in found.items() if own}
 
 
 FORMATS = {
     "dpo": Format("pairs.jsonl", "preference pairs in TRL's columns (prompt, chosen, rejected)", dpo_rows),
     "llm-swarm": Format("pairs.jsonl", "preference pairs with their history in llm-swarm's columns", swarm_rows),
+    "openai": Format(
+        "training.jsonl",
+        "preference pairs in OpenAI's fine-tuning format (input, preferred_output, non_preferred_output)",
+        openai_rows,
+        holdout_file="validation.jsonl",
+    ),
     "sft": Format("messages.jsonl", "conversations that end with an accepted revision", sft_rows),
 }
 
@@ -130,7 +181,8 @@ def export(data: Exportable, name: str, folder: Path, *, command: str) -> Manife
     if name not in FORMATS:
         raise unknown_name("format", name, FORMATS)
     chosen, run = FORMATS[name], data.run
-    rows = list(chosen.rows(data))
+    files = chosen.files(data)
+    rows = sum(len(own) for own in files.values())
     if not rows:
         raise UserError(
             f"No revision of {shown(run.folder)} was accepted; there is nothing to export.",
@@ -139,24 +191,32 @@ def export(data: Exportable, name: str, folder: Path, *, command: str) -> Manife
         )
     make_folder(folder)
     (folder / MANIFEST).unlink(missing_ok=True)
-    write_jsonl(folder / chosen.file, rows)
-    write_text(folder / "DATASET_CARD.md", dataset_card(data, name, len(rows), command))
+    for stale in {chosen.file, chosen.holdout_file or chosen.file} - files.keys():
+        (folder / stale).unlink(missing_ok=True)
+    for file, own in files.items():
+        write_jsonl(folder / file, own)
+    write_text(folder / "DATASET_CARD.md", dataset_card(data, name, files, command))
     return write_manifest(
         folder,
         kind="pairs" if name != "sft" else "messages",
-        run_id=digest([run.run_id, data.stats["settings"], name]),
+        run_id=digest([run.run_id, data.stats["settings"], name, *_checked_against(data)]),
         command=command,
         config={**run.manifest.config, "filters": data.stats["settings"]},
         inputs={**run.manifest.inputs, "run": run.run_id, "pairs": file_digest(run.folder / folders.PAIRS)},
         seeds=run.manifest.seeds,
-        counts={key: data.stats[key] for key in COUNTS} | {"rows": len(rows), "by_reason": data.stats["by_reason"]},
+        counts={key: data.stats[key] for key in COUNTS} | {"rows": rows, "by_reason": data.stats["by_reason"]},
         metrics={key: data.stats[key] for key in ("mean_words", "chosen_longer")},
         wall_seconds=run.manifest.wall_seconds,
-        files=[folder / chosen.file, folder / "DATASET_CARD.md"],
+        files=[*(folder / file for file in files), folder / "DATASET_CARD.md"],
     )
 
 
-def dataset_card(data: Exportable, name: str, rows: int, command: str) -> str:
+def _checked_against(data: Exportable) -> list[dict[str, Any]]:
+    """The files and the classifier that decided on pairs: part of what an export is. Older runs name none."""
+    return [data.stats["checked_against"]] if data.stats.get("checked_against") else []
+
+
+def dataset_card(data: Exportable, name: str, files: Mapping[str, Sequence[Row]], command: str) -> str:
     """DATASET_CARD.md: what the rows are, what they were made from, and under which licences."""
     run, stats, chosen = data.run, data.stats, FORMATS[name]
     config, constitution = run.config, run.manifest.inputs["constitution"]
@@ -172,13 +232,14 @@ def dataset_card(data: Exportable, name: str, rows: int, command: str) -> str:
             ("", "n"),
             [(key, str(stats[key])) for key in COUNTS]
             + [(f"rejected: {reason}", str(count)) for reason, count in stats["by_reason"].items()]
-            + [(f"rows in {chosen.file}", str(rows))],
+            + [(f"rows in {file}", str(len(rows))) for file, rows in files.items()],
         ),
         "## By principle\n\n"
         + _markdown_table(
             ("principle", "revisions", "accepted"),
             [(key, str(row["revisions"]), str(row["accepted"])) for key, row in stats["by_principle"].items()],
         ),
+        *checks_section(data),
         f"## Made from\n\n- constitution: {constitution['name']} (sha256 {constitution['sha256']})\n"
         + "\n".join(f"- {part}: {config.model_of(role, family.base.public_id)}" for part, role in config.acting.items())
         + (f"\n- revisions per prompt: {config.revisions}" if config.recipe == "critique-revision" else "")
@@ -196,6 +257,46 @@ def _licences(config: RecipeConfig, family: Family) -> str:
     named = [f"{family.licence} (the model's)"] if config.checkpoints else []
     others = [name for name in config.players if name not in config.checkpoints]
     return "; ".join(named + [config.licence_of(name) for name in others])
+
+
+def checks_section(data: Exportable) -> list[str]:
+    """The card's section on splits, copies, evaluation prompts and the classifier; none for runs of older filters."""
+    stats = data.stats
+    settings, seen, sides = stats["settings"], stats.get("checked_against"), stats.get("balance", {}).get("splits")
+    if seen is None or sides is None:
+        return []
+    dedup, found = settings["dedup"], stats["any_reason"]
+    counted = {name: found.get(name, 0) for name in OF_THE_SET}
+    lines = [
+        f"- split: by the hash of the first user turn, {settings['holdout_fraction']:.1%} of prompts held out; "
+        + ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in sides.items()),
+        f"- copies: {counted['duplicate']} exact, {counted['near_duplicate']} near (Jaccard similarity of "
+        f"{dedup['shingle']}-character shingles from {dedup['threshold']:g}; MinHash with {dedup['permutations']} "
+        f"permutations, seed {dedup['seed']}), {counted['boilerplate']} beyond {settings['max_same_chosen']} equal "
+        "texts",
+    ]
+    evaluated = [f"{row['file']} ({row['prompts']} prompts)" for row in seen.get("evaluation_prompts", [])]
+    lines.append(
+        f"- evaluation prompts: {counted['in_evaluation']} left out for text in common with {', '.join(evaluated)}"
+        if evaluated
+        else "- evaluation prompts: not looked for"
+    )
+    if "classifier" in seen:
+        lines.append(f"- safety classifier {seen['classifier'][:12]}: {counted['unsafe_chosen']} left out as unsafe")
+    lines.append(f"- chosen preferred by an evaluator that selected nothing: {preferred_text(stats)}")
+    return ["## Checks\n\n" + "\n".join(lines)]
+
+
+def preferred_text(stats: dict[str, Any]) -> str:
+    """What the independent evaluator said of the pairs, in words."""
+    found = stats.get("chosen_preferred")
+    if found is None:
+        return "not measured"
+    if found.get("share") is None:
+        return str(found.get("unscored", "no pair could be scored"))
+    low, high = found["interval"]
+    by_tag = ", ".join(f"{tag} {row['count']} of {row['n']} ({row['head']})" for tag, row in found["by_tag"].items())
+    return f"{found['count']} of {found['n']}, {found['share']:.1%} [{low:.1%}, {high:.1%}]; {by_tag}"
 
 
 def _markdown_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:

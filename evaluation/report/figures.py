@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-INK, FAINT, GRID, PAPER = "#1d2733", "#66707c", "#e4e7eb", "#ffffff"
-MODEL_COLOURS = ("#5b6470", "#c77700", "#0067a5", "#7b5ea7", "#2a8c82", "#a8403c", "#8a7a2c", "#3d3d3d")
+from runs import palette
+
+INK, FAINT, GRID, PAPER = palette.INK, palette.FAINT, palette.GRID, palette.PAPER
+MODEL_COLOURS = palette.SERIES
 """Models in the order of their lineage; distinguishable under the common colour-vision deficiencies."""
 MODEL_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "pentagon")
 """Colour is never the only mark."""
-MUTED = "#b3b9c1"
+MUTED = palette.MUTED
 """What an uninformative evaluator says is drawn in this."""
 
 
@@ -29,8 +31,8 @@ class Outcome:
 
 
 OUTCOMES = {
-    "better": Outcome("#0b7a5b", "triangle-up", "▲"),
-    "worse": Outcome("#b8431f", "triangle-down", "▼"),
+    "better": Outcome(palette.BETTER, "triangle-up", "▲"),
+    "worse": Outcome(palette.WORSE, "triangle-down", "▼"),
     "equivalent": Outcome("#3f6fa8", "square", "="),
     "undecided": Outcome("#7d858f", "circle-open", "?"),
 }

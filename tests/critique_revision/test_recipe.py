@@ -295,7 +295,7 @@ def test_exports_are_verified_artifacts(filtered: Path, tmp_path: Path, name: st
     data = open_filtered(open_finished(filtered))
     manifest = export(data, name, tmp_path / name, command="the command")
     verify(tmp_path / name, rebuild="test")
-    rows = lines(tmp_path / name / FORMATS[name].file)
+    rows = [row for file in FORMATS[name].files(data) for row in lines(tmp_path / name / file)]
     assert manifest.counts["rows"] == len(rows) == (28 if name == "sft" else 14)
     card = (tmp_path / name / "DATASET_CARD.md").read_text()
     for part in ("default (sha256 ", "HuggingFaceTB/SmolLM2-135M-Instruct", "(MIT)", "Apache-2.0", "the command"):
@@ -312,7 +312,7 @@ def test_columns_follow_the_ecosystem(filtered: Path, tmp_path: Path) -> None:
     assert dpo["chosen"][0]["role"] == dpo["rejected"][0]["role"] == "assistant"
     assert list(swarm) == [
         *("init_prompt", "init_response", "critic_prompt", "critic_response", "revision_prompt", "revision_response"),
-        *("prompt", "messages", "chosen", "rejected", "principle_id", "step", "prompt_id"),
+        *("prompt", "messages", "chosen", "rejected", "principle_id", "step", "prompt_id", "split"),
     ]
     assert [turn["role"] for turn in swarm["chosen"]] == ["user", "assistant"]
     assert sft["messages"][-1]["role"] == "assistant"
