@@ -1,0 +1,141 @@
+"""Carry out a study: `uv run python -m studies.run configs/studies/smollm2-135m.yaml`.
+
+Every step is a command of this project in a process of its own, and goes on where it was interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from evaluation.records import Sample
+from runs import config as configs
+from runs.atomic import write_text
+from runs.records import read_jsonl
+from studies.measure import Outcome, Row, row
+from studies.plan import Study, Variant
+
+RESULT = "study.json"
+
+
+def command(name: str, *words: object) -> None:
+    """Run one of the project's commands; where it fails, `subprocess.CalledProcessError` after its own message."""
+    line = [str(Path(sys.executable).parent / name), *map(str, words)]
+    print("$", name, *map(str, words), flush=True)
+    subprocess.run(line, check=True)
+
+
+def overrides(values: Sequence[str]) -> list[str]:
+    """``--set`` for each of ``values``."""
+    return [word for value in values for word in ("--set", value)]
+
+
+def make_pairs(study: Study, name: str) -> Path:
+    """Generate (or go on), filter, export; gives the exported rows."""
+    wanted = study.pairs[name]
+    run, folder = study.runs[wanted.run], study.output_dir / "runs" / wanted.run
+    exported = study.output_dir / "pairs" / name
+    rows = exported / "dpo" / "pairs.jsonl"
+    if not (exported / "dpo" / "manifest.json").is_file():
+        command(
+            "critique-revision",
+            "generate",
+            "--config",
+            run.config,
+            *overrides(run.set),
+            "--output-dir",
+            folder,
+            "--quiet",
+        )
+        command("critique-revision", "filter", folder, *overrides(wanted.set), "--quiet")
+        command("critique-revision", "export", folder, "--formats", "dpo", "--output-dir", exported, "--quiet")
+    return rows
+
+
+def train(study: Study, name: str) -> Path:
+    """Train a variant; gives its adapter's folder."""
+    variant: Variant = study.variants[name]
+    folder = study.output_dir / "checkpoints" / name
+    values: dict[str, Any] = yaml.safe_load(study.train.read_text(encoding="utf-8"))
+    sources = [{"path": str(make_pairs(study, part)), "licence": "MIT"} for part in variant.pairs]
+    values |= {"family": str(study.family), "output_dir": str(folder), "init_adapter": study.init}
+    values["data"]["sources"] = sources
+    values = configs.apply_overrides(values, [*study.set, *variant.set])
+    resolved = study.output_dir / "configs" / f"{name}.yaml"
+    resolved.parent.mkdir(parents=True, exist_ok=True)
+    write_text(resolved, yaml.safe_dump(values, sort_keys=False))
+    command("finetune", "dpo", "--config", resolved, "--quiet")
+    return folder
+
+
+def answers(study: Study, family: Path, model: str) -> list[Sample]:
+    """Evaluate one checkpoint on the study's prompts."""
+    folder = study.output_dir / "evaluations" / model
+    words = ["--family", family, "--models", model, "--prompts", study.prompts, "--output-dir", folder]
+    command("evaluate", *words, "--max-new-tokens", study.max_new_tokens, "--no-report", "--quiet")
+    return read_jsonl(folder / "samples.jsonl", Sample)
+
+
+def families(study: Study) -> Path:
+    """A family YAML with the study's checkpoints beside the family's own."""
+    values = yaml.safe_load(study.family.read_text(encoding="utf-8"))
+    made = {name: str(study.output_dir / "checkpoints" / name) for name in study.variants}
+    values["adapters"] = {**values.get("adapters", {}), **made}
+    path = study.output_dir / "family.yaml"
+    write_text(path, yaml.safe_dump(values, sort_keys=False))
+    return path
+
+
+def pair_count(folder: Path) -> int:
+    """Pairs that a checkpoint was trained on."""
+    return int(json.loads((folder / "manifest.json").read_bytes())["counts"]["rows_trained"])
+
+
+def carry_out(study: Study, line: str) -> Outcome:
+    """All steps; the outcome is written to the study's folder as well."""
+    study.output_dir.mkdir(parents=True, exist_ok=True)
+    folders = {name: train(study, name) for name in study.variants}
+    family = families(study)
+    references = {model: answers(study, family, model) for model in ("base", study.init)}
+    rows: list[Row] = [row(model, "", [found], {}, None) for model, found in references.items()]
+    groups: dict[str, list[str]] = {}
+    for name, variant in study.variants.items():
+        groups.setdefault(variant.group or name, []).append(name)
+    for group, names in groups.items():
+        runs = [answers(study, family, name) for name in names]
+        about = study.variants[names[0]].about
+        rows.append(row(group, about, runs, references, pair_count(folders[names[0]])))
+    categories = Counter(sample.prompt.category for sample in references["base"])
+    outcome = Outcome(
+        title=study.title,
+        command=line,
+        prompts=dict(sorted(categories.items())),
+        max_new_tokens=study.max_new_tokens,
+        rows=rows,
+    )
+    write_text(study.output_dir / RESULT, outcome.model_dump_json(indent=1) + "\n")
+    return outcome
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("plan", type=Path)
+    options = parser.parse_args()
+    study = configs.load(Study, options.plan)
+    outcome = carry_out(study, f"uv run python -m studies.run {options.plan}")
+    for line in outcome.rows:
+        shown = {label: round(found.mean, 3) for label, found in line.values.items()}
+        print(line.name, shown)
+
+
+if __name__ == "__main__":
+    main()
