@@ -33,7 +33,7 @@ import numpy as np
 from benchmarks.classifier_report import SHAPES, Entrant, Results, Run, report
 from benchmarks.classifier_rows import MAX_TOKENS, Contestant, Setting, forward_flops
 from benchmarks.classifier_timing import QUICK, Sizes, Tasks, percentile
-from safety_classifier.memory import keep_freed_memory
+from runs.memory import keep_freed_memory
 
 PEERS: dict[str, tuple[str, dict[str, Any]]] = {
     "PyTorch eager float32": ("torch", {"bf16": False, "compiled": False}),

@@ -15,6 +15,7 @@ from runs.cli import make_app, run_app
 from runs.config import StrictModel, apply_overrides, parse, read_yaml
 from runs.console import Reporter
 from runs.errors import UsageError
+from runs.memory import keep_freed_memory
 from runs.paths import PROJECT_ROOT, shown
 
 app = make_app("Train adapters: supervised fine-tuning, preference tuning, and merging. Data in, checkpoint out.")
@@ -170,6 +171,7 @@ def _command(words: list[str]) -> str:
 
 def main() -> None:
     """Entry point of `finetune`."""
+    keep_freed_memory()
     run_app(app)
 
 

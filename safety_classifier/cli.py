@@ -12,8 +12,8 @@ from runs.cli import make_app, run_app, split_names
 from runs.config import apply_overrides, parse, read_yaml
 from runs.console import Reporter, plain
 from runs.errors import ExitCode, UsageError
+from runs.memory import keep_freed_memory
 from runs.paths import CONFIGS, PROJECT_ROOT, shown
-from safety_classifier.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from safety_classifier.config import ClassifierRun

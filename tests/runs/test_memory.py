@@ -10,7 +10,7 @@ LOOP = """
 import resource, sys
 import numpy as np
 if sys.argv[1] == "kept":
-    from safety_classifier.memory import keep_freed_memory
+    from runs.memory import keep_freed_memory
     assert keep_freed_memory()
 def step():
     arrays = [np.ones(16 << 20, np.uint8) for _ in range(4)]

@@ -13,9 +13,9 @@ _PAD = 256 << 20
 def keep_freed_memory() -> bool:
     """Tell glibc's allocator to hold on to what is freed; false where the C library is another one.
 
-    XLA takes hundreds of megabytes of buffers for a step and frees them after it. By default glibc maps each large
-    block anew, and the kernel clears its pages again: a fifth of a training step on a CPU. Must be called before the
-    threads that allocate are started, since each would otherwise have an arena of its own.
+    XLA and torch take hundreds of megabytes of buffers for a step and free them after it. By default glibc maps each
+    large block anew, and the kernel clears its pages again: a fifth of a training step on a CPU. Must be called before
+    the threads that allocate are started, since each would otherwise have an arena of its own.
     """
     if platform.libc_ver()[0] != "glibc":
         return False
