@@ -61,11 +61,20 @@ class LoraSection(StrictModel):
     """Last part of the names of the linear modules that get an adapter."""
 
 
+class DataSource(Source):
+    """A dataset among others."""
+
+    field: str | None = None
+    """The column that stands for ``data.field`` in this dataset; null: it has the same name."""
+    max_rows: int | None = Field(default=None, ge=1)
+    """Use at most so many of its rows, drawn by hash: the mixture's proportions."""
+
+
 class DataSection(StrictModel):
     """Which rows are read, and which of them are held out."""
 
-    sources: tuple[Source, ...] = Field(min_length=1)
-    """Datasets, read one after the other."""
+    sources: tuple[DataSource, ...] = Field(min_length=1)
+    """Datasets, whose rows are mixed."""
     max_rows: int | None = Field(default=None, ge=1)
     """Rows to train on; null takes all. They are drawn by hash, not from the top of the file."""
     max_tokens: int = Field(default=512, ge=8)
@@ -76,6 +85,12 @@ class DataSection(StrictModel):
     """Cap on held-out rows that are evaluated; the rest of the held-out prompts is left out altogether."""
     seed: int = 0
     """Orders the rows. It does not move prompts across the split, which is the same in every stage."""
+
+    @model_validator(mode="after")
+    def _columns_can_be_renamed(self) -> DataSection:
+        if "field" not in type(self).model_fields and any(source.field is not None for source in self.sources):
+            raise ValueError("sources: 'field' names a conversation's column; pairs have prompt, chosen and rejected")
+        return self
 
 
 class SFTData(DataSection):

@@ -10,6 +10,7 @@ answer has no end of turn, and the model would learn to run on.
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
-from finetune.config import DataSection, DPOData, RLData, SFTData
+from finetune.config import DataSection, DataSource, DPOData, RLData, SFTData
 from inference import chat
 from inference.corpora import read_rows, source_digest
 from inference.records import Message, Messages, Prompt
@@ -339,9 +340,17 @@ def _collect(
 def _keyed(data: DataSection, content: Callable[[Row], Any]) -> Iterable[tuple[str, Row]]:
     """Each row with a hash of its content: sorting by it draws rows at random, whatever their order on disk."""
     for source in data.sources:
-        for raw in read_rows(source):
-            row = {name: _plain(value) for name, value in raw.items()}
-            yield digest([data.seed, content(row)]), row
+        rows = ((digest([data.seed, content(row)]), row) for row in _rows(source, getattr(data, "field", None)))
+        yield from rows if source.max_rows is None else heapq.nsmallest(source.max_rows, rows, key=lambda row: row[0])
+
+
+def _rows(source: DataSource, field: str | None) -> Iterable[Row]:
+    """A source's rows, its own column in the place of the data's ``field``."""
+    for raw in read_rows(source):
+        row = {name: _plain(value) for name, value in raw.items()}
+        if source.field is not None and field is not None:
+            row[field] = _column(row, source.field)
+        yield row
 
 
 def _plain(value: Any) -> Any:

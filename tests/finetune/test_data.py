@@ -116,6 +116,23 @@ def test_max_rows_draws_the_same_rows_whatever_their_order_on_disk(tokenizer, tm
     assert [e.columns["input_ids"] for e in drawn[0]] != sorted(e.columns["input_ids"] for e in drawn[0])
 
 
+def test_sources_are_mixed_by_parts_and_by_columns_of_their_own(tokenizer, tmp_path):
+    reply = {"role": "assistant", "content": "An answer."}
+    helpful = [{"chosen": f"\n\nHuman: Question {index}?\n\nAssistant: An answer."} for index in range(20)]
+    revised = [{"messages": [{"role": "user", "content": f"Request {i}"}, reply]} for i in range(8)]
+    (first,), (second,) = write(tmp_path / "a.jsonl", helpful), write(tmp_path / "b.jsonl", revised)
+    sources = [{**first, "max_rows": 6}, {**second, "field": "messages"}]
+    mixed = data.sft_examples(SFTData(sources=sources, field="chosen", holdout_fraction=0.0), tokenizer)
+    texts = [tokenizer.decode(example.columns["input_ids"]) for example in mixed.train]
+    assert sum("Question" in text for text in texts) == 6
+    assert sum("Request" in text for text in texts) == 8
+    fewer = SFTData(sources=[{**first, "max_rows": 3}], field="chosen", holdout_fraction=0.0)
+    kept = [tokenizer.decode(example.columns["input_ids"]) for example in data.sft_examples(fewer, tokenizer).train]
+    assert set(kept) < set(texts)  # a smaller part is a part of the larger one
+    with pytest.raises(ValueError, match="pairs have prompt, chosen and rejected"):
+        DPOData(sources=[{**second, "field": "messages"}])
+
+
 @pytest.mark.parametrize("fixture", ["tiny_llama_family", "tiny_gemma_family"])
 def test_a_pairs_ids_are_those_of_the_one_chat_format(fixture, request, tmp_path):
     tokenizer = load_tokenizer(request.getfixturevalue(fixture))
