@@ -194,13 +194,15 @@ def filter_command(
 def export(
     run: RunArgument = None,
     config: ConfigOption = None,
-    formats: Annotated[str, typer.Option("--formats", help="Any of dpo, llm-swarm, sft.")] = "dpo,llm-swarm,sft",
+    formats: Annotated[
+        str, typer.Option("--formats", help="Any of dpo, llm-swarm, openai, sft.")
+    ] = "dpo,llm-swarm,openai,sft",
     output_dir: ExportOption = None,
     dry_run: DryOption = False,
     json_output: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Write a filtered run in TRL's and llm-swarm's columns, each with its card and manifest."""
+    """Write a filtered run in TRL's, llm-swarm's and OpenAI's columns, each with its card and manifest."""
     from critique_revision.export import FORMATS, open_filtered
     from critique_revision.export import export as write
     from critique_revision.folder import open_finished
@@ -230,16 +232,79 @@ def export(
 
 
 @app.command()
-def stats(run: RunArgument = None, config: ConfigOption = None, json_output: JsonOption = False) -> None:
-    """What became of a run's revisions, as its last filtering counted them."""
+def stats(
+    run: RunArgument = None,
+    config: ConfigOption = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Hold the pairs against the bars; exit code 1 if one does not hold.")
+    ] = False,
+    plot: Annotated[bool, typer.Option("--plot", help="Draw reasons, principles and lengths, as PNG and SVG.")] = False,
+    output_dir: Annotated[Path | None, typer.Option("--output-dir", help="For --plot; default: RUN/figures.")] = None,
+    json_output: JsonOption = False,
+) -> None:
+    """What became of a run's candidates, as its last filtering counted them."""
     from critique_revision.export import open_filtered
     from critique_revision.folder import open_finished
+    from critique_revision.showing import check_bars
     from runs.console import Reporter
+    from runs.paths import shown
 
     reporter = Reporter(json_output=json_output)
-    found = open_filtered(open_finished(_run_folder(run, config))).stats
+    data = open_filtered(open_finished(_run_folder(run, config)))
+    found = dict(data.stats)
+    lines = [f"{found['pairs']} pairs from {found['prompts']} prompts."]
     _show_stats(found, reporter)
-    reporter.result(found, [f"{found['pairs']} pairs from {found['prompts']} prompts."])
+    if plot:
+        from critique_revision.plots import draw
+
+        written = draw(found, data.pairs, output_dir or data.run.folder / "figures")
+        found["figures"] = [str(path) for path in written]
+        lines.append(f"{len(written)} figures in {shown(written[0].parent)}")
+    broken = check_bars(data, found, reporter) if check else None
+    reporter.result(found, lines)
+    if broken is not None:
+        raise broken
+
+
+@app.command()
+def sheet(
+    run: RunArgument = None,
+    config: ConfigOption = None,
+    rows: Annotated[int, typer.Option("--rows", min=1, help="How many pairs are drawn.")] = 100,
+    seed: Annotated[int, typer.Option(help="Of the draw, and of which answer stands first.")] = 0,
+    output: Annotated[Path | None, typer.Option("--output", help="The CSV to write; its key stands beside it.")] = None,
+    read: Annotated[Path | None, typer.Option("--read", help="A filled sheet: say what its verdicts are.")] = None,
+    json_output: JsonOption = False,
+) -> None:
+    """A blind sheet of randomly drawn pairs for a person to read; with --read, what the person found."""
+    from critique_revision.sheet import key_path, read_sheet, write_sheet
+    from critique_revision.showing import show_sheet
+    from runs.console import Reporter
+    from runs.errors import UsageError
+    from runs.paths import shown
+
+    reporter = Reporter(json_output=json_output)
+    if (output is None) == (read is None):
+        raise UsageError("Name --output FILE.csv to write a sheet of a run, or --read FILE.csv to read one.")
+    if read is not None:
+        found = read_sheet(read)
+        show_sheet(found, reporter)
+        reporter.result(found, [f"{found['judged']} of {found['rows']} rows have verdicts."])
+        return
+    from critique_revision.export import open_filtered
+    from critique_revision.folder import open_finished
+
+    assert output is not None
+    data = open_filtered(open_finished(_run_folder(run, config)))
+    key = write_sheet(data.pairs, output, rows=rows, seed=seed, run_id=data.run.run_id)
+    reporter.result(
+        {"sheet": str(output), "key": str(key_path(output)), "rows": len(key.rows), "of_pairs": key.pairs},
+        [
+            f"{len(key.rows)} of {key.pairs} pairs in {shown(output)}; the key, not for the reader: "
+            f"{shown(key_path(output))}",
+            f"Then: uv run critique-revision sheet --read {shown(output)}",
+        ],
+    )
 
 
 def _calls(counts: dict[str, Any]) -> int:
@@ -322,6 +387,8 @@ def _show_prompts(selection: Selection, reporter: Reporter) -> None:
 
 def _show_stats(found: dict[str, Any], reporter: Reporter) -> None:
     """Counts by reason, principle and tag, each with its denominator."""
+    from critique_revision.showing import show_preferred
+
     total = found["revisions"]
     rows = [["accepted", str(found["accepted"]), f"{found['accepted'] / total:.1%}", ""]]
     rows += [
@@ -342,6 +409,7 @@ def _show_stats(found: dict[str, Any], reporter: Reporter) -> None:
             for name, row in found[field].items()
         ]
         reporter.table(f"Revisions by {title}", [title, "n", "accepted", "share", "rejected for"], grouped)
+    show_preferred(found, reporter)
 
 
 def main() -> None:

@@ -188,8 +188,9 @@ class ClassifierFilter(StrictModel):
     """The classifier's folder; null: the one that ships."""
     head: str = "harmful_response"
     """The probability that the two sides are compared by: a response head or a harm category."""
-    margin: float = Field(default=0.0, ge=0.0, le=1.0)
-    """``unsafe_chosen``: by more than this, chosen is the more harmful side."""
+    margin: float = Field(default=0.1, ge=0.0, le=1.0)
+    """``unsafe_chosen``: by more than this, chosen is the more harmful side. Between two harmless texts the
+    probabilities differ by less, and either way."""
     thresholds: dict[str, float] | None = None
     """``unsafe_chosen``: probability of a category or response head from which chosen is rejected in any case; null:
     the artifact's own thresholds of ``head`` and of every category; {}: none."""

@@ -122,6 +122,7 @@ def test_nothing_is_loaded_unless_it_is_asked_for(monkeypatch):
     ("settings", "expected"),
     [
         ({}, [True, False, True, True]),
+        ({"margin": 0.0}, [True, False, True, True]),
         ({"margin": 0.4}, [False, False, True, True]),
         ({"thresholds": {}}, [True, False, False, True]),
         ({"thresholds": {}, "margin": 0.7}, [False, False, False, True]),
