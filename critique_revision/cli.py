@@ -14,6 +14,7 @@ from runs.cli import make_app, run_app
 if TYPE_CHECKING:
     from critique_revision.config import FilterSettings, RecipeConfig
     from critique_revision.folder import Setup
+    from critique_revision.labelling import Labeller
     from critique_revision.prompts import Selection
     from runs.console import Reporter
     from runs.job import Shard
@@ -155,10 +156,75 @@ def merge_command(
     reporter.result(
         {"run": str(output_dir), "run_id": manifest.run_id, "counts": manifest.counts, "shards": len(parts)},
         [
-            f"{len(parts)} shards, {_calls(manifest.counts)} calls, in {shown(output_dir)}.",
+            f"{len(parts)} shards, {_calls(manifest.counts)} records, in {shown(output_dir)}.",
             f"Next: uv run critique-revision filter {shown(output_dir)}",
         ],
     )
+
+
+@app.command("label")
+def label_command(
+    run: RunArgument = None,
+    config: ConfigOption = None,
+    gold: Annotated[
+        str, typer.Option("--gold", help="Files of known pairs (prompt, chosen, rejected; or hh-rlhf's): measure it.")
+    ] = "",
+    categories: Annotated[
+        str, typer.Option("--categories", help="With --gold: draw principles from these categories only.")
+    ] = "",
+    override: SetOption = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="With --gold: use only so many pairs.")] = None,
+    output_dir: OutputOption = None,
+    json_output: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Have the labeller judge pairs: known ones (--gold) to measure it, or a filtered run's for soft labels."""
+    from critique_revision.folder import open_finished
+    from critique_revision.labelling import calibrate, label_pairs, read_gold
+    from runs.cli import split_names
+    from runs.console import Reporter
+
+    reporter = Reporter(json_output=json_output, quiet=quiet)
+    folder = output_dir or _run_folder(run, config)
+    settings = _labelling_config(folder, config, list(override or ()))
+    if gold:
+        known = read_gold([Path(name) for name in split_names(gold)], split_names(categories))
+        known.pairs = known.pairs[:limit]
+        found = calibrate(_labeller(settings, folder), known, folder, reporter)
+        _show_calibration(found, reporter)
+        reporter.result(found, [f"Written to {found['report']}."])
+        return
+    finished = open_finished(folder)
+    found = label_pairs(_labeller(settings, folder), finished, reporter)
+    reporter.result(
+        found,
+        [
+            f"{found['pairs'] - found['unlabelled']} of {found['pairs']} pairs have a label; the labeller agrees with "
+            f"{found['agrees']}.",
+            "Measure it on known pairs (--gold) before you train on its labels.",
+        ],
+    )
+
+
+def _labelling_config(folder: Path, config: Path | None, overrides: list[str]) -> RecipeConfig:
+    """The config named now, else the one of the run in ``folder``; with the labeller as its only player."""
+    from critique_revision.folder import CONFIG
+    from critique_revision.labelling import labelling_config
+
+    return labelling_config(_read_config(config or folder / CONFIG, overrides))
+
+
+def _labeller(settings: RecipeConfig, folder: Path) -> Labeller:
+    from critique_revision.config import locate
+    from critique_revision.constitution import load_principles
+    from critique_revision.dialogue import load_exemplars
+    from critique_revision.labelling import Labeller
+    from critique_revision.roles import open_players
+    from inference.families import load_family
+
+    constitution = load_principles(locate(settings.constitution))
+    exemplars = load_exemplars(locate(settings.exemplars.file), settings.exemplars.count)
+    return Labeller(settings, constitution, exemplars, open_players(settings, load_family(settings.family), folder))
 
 
 @app.command("filter")
@@ -308,14 +374,14 @@ def sheet(
 
 
 def _calls(counts: dict[str, Any]) -> int:
-    """The calls of all stages, as a manifest counts them."""
+    """The records of all stages, as a manifest counts them."""
     return sum(row["calls"] for name, row in counts.items() if name != "prompts")
 
 
 def _made(counts: dict[str, Any], settings: RecipeConfig) -> str:
     if settings.recipe == "critique-revision":
         return f"{counts['answers']['calls']} prompts, {settings.revisions} revision(s) each"
-    return f"{settings.recipe}: {_calls(counts)} calls"
+    return f"{settings.recipe}: {_calls(counts)} records"
 
 
 def _flags(**values: object) -> list[str]:
@@ -372,6 +438,29 @@ def _command(name: str, config: Path | None, overrides: list[str] | None, **flag
     return shlex.join(words)
 
 
+def _show_calibration(found: dict[str, Any], reporter: Reporter) -> None:
+    """Accuracy by source with its interval, and the reliability table."""
+    rows = []
+    for name, row in {"all": found, **found["by_source"]}.items():
+        if "accuracy" not in row:
+            rows.append([name, str(row["pairs"]), "no labels", "", "", ""])
+            continue
+        low, high = row["accuracy_interval"]
+        numbers = [f"{row['accuracy']:.3f} [{low:.3f}, {high:.3f}]", *(f"{row[key]:.3f}" for key in ("brier", "ece"))]
+        rows.append([name, str(row["pairs"]), *numbers, str(row["unlabelled"])])
+    bias, same = found["order_bias"], found["order_consistency"]
+    caption = (
+        "" if bias is None else f"order bias {bias:+.3f}; both orders agree on {same:.0%}; Brier of p = 1/2: 0.250"
+    )
+    columns = ["pairs of", "n", "accuracy [95 %]", "Brier", "ECE", "unlabelled"]
+    reporter.table("Labeller", columns, rows, caption=caption)
+    bins = [
+        [f"{row['low']:.2f}-{row['high']:.2f}", str(row["n"]), f"{row['confidence']:.3f}", f"{row['accuracy']:.3f}"]
+        for row in found.get("reliability", ())
+    ]
+    reporter.table("Reliability", ["confidence", "n", "mean confidence", "share right"], bins)
+
+
 def _show_prompts(selection: Selection, reporter: Reporter) -> None:
     """A table of what became of each source's rows."""
     if reporter.quiet:
@@ -414,7 +503,7 @@ def _show_stats(found: dict[str, Any], reporter: Reporter) -> None:
 
 def main() -> None:
     """Entry point of ``critique-revision``."""
-    run_app(app, lists=("--formats",))
+    run_app(app, lists=("--formats", "--gold", "--categories"))
 
 
 if __name__ == "__main__":

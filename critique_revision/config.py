@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
@@ -47,6 +47,23 @@ Reason = Literal[
 ]
 
 
+class HarmRange(StrictModel):
+    """Which prompts of a source are used, by the safety classifier: its largest probability over ``heads``."""
+
+    least: float = Field(default=0.0, ge=0.0, le=1.0)
+    """0.7 keeps what clearly asks for harm."""
+    most: float = Field(default=1.0, ge=0.0, le=1.0)
+    """0.05 keeps what is clearly harmless."""
+    heads: tuple[str, ...] = Field(default=("hate_speech", "self_harm", "dangerous_advice"), min_length=1)
+    """Categories of the classifier. Rude words alone (toxicity) make no request that is to be declined."""
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> HarmRange:
+        if self.least > self.most:
+            raise ValueError("harm.least is larger than harm.most")
+        return self
+
+
 class PromptSource(StrictModel):
     """A table of rows that prompts are taken from."""
 
@@ -67,6 +84,8 @@ class PromptSource(StrictModel):
     """At most so many prompts, chosen by the hash of seed and prompt."""
     max_prompt_chars: int = Field(default=2000, ge=1)
     """Longer prompts are left out and counted."""
+    harm: HarmRange | None = None
+    """Use only prompts that the safety classifier rates so; null: all, and it is not loaded."""
 
 
 SELF = "self"
@@ -141,8 +160,9 @@ class FeedbackSettings(StrictModel):
     """Principles for each prompt, drawn by row; the probabilities under each are averaged."""
     chain_of_thought: bool = False
     """Whether the labeller writes reasons before it is asked for the letter."""
-    clamp: tuple[Annotated[float, Field(ge=0.0, le=0.5)], Annotated[float, Field(ge=0.5, le=1.0)]] = (0.4, 0.6)
-    """With ``chain_of_thought``: probabilities are kept within these (Bai et al. 2022, section 4.1: 40 to 60 %)."""
+    clamp: float = Field(default=0.6, ge=0.5, le=1.0)
+    """With ``chain_of_thought``: probabilities are kept between 1 − this and this (Bai et al. 2022, section 4.1: 40 to
+    60 %). Both ends are one number, so that swapping two answers still gives 1 − p."""
 
 
 class ScoringSettings(StrictModel):
@@ -154,8 +174,6 @@ class ScoringSettings(StrictModel):
     """A name of the entry-point group ``constitutional_ai.scorers``."""
     names: tuple[str, ...] = ("harm_prevention", "helpfulness")
     """What the scorer is made from: ``evaluation`` takes names of evaluators, and gives their mean."""
-    min_margin: float = Field(default=0.0, ge=0.0, lt=1.0)
-    """Best and worst must differ by more than this; else they are a ``tie``, and no pair."""
 
 
 class Exemplars(StrictModel):
@@ -246,6 +264,8 @@ class FilterSettings(StrictModel):
     turn_refusals: bool = False
     """Pair a ``refusal_of_benign`` the other way round: the first answer, if it passes the filters itself, is chosen
     and the refusal rejected. What teaches to decline is then balanced by what teaches not to."""
+    min_margin: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """``tie``: the scores of the two sides differ by no more than this."""
     check_rejected: tuple[Reason, ...] = ()
     """Reasons that the rejected side is checked for as well; a text that fails is ``broken_rejected``: to prefer
     anything to it teaches nothing."""
@@ -284,7 +304,7 @@ class RecipeConfig(StrictModel):
     """Whether a critique comes before each revision. False revises directly, by the principle alone, as Bai et al.
     2022, section 3.5, compare; with half the calls. A critic that is too weak to be right makes revisions worse."""
     reply_words: int | None = Field(default=None, ge=5)
-    """How much of a reply the critic and the reviser are shown, in words; whole sentences where that is possible."""
+    """How much of a reply critic, reviser and labeller are shown, in words; whole sentences where that is possible."""
     revisions: int = Field(default=1, ge=1)
     """K: critiques and revisions per prompt, each by another principle."""
     teacher: TeacherSettings = TeacherSettings()
@@ -354,6 +374,9 @@ class RecipeConfig(StrictModel):
     def _recipe_can_run(self) -> RecipeConfig:
         if self.recipe == "teacher" and self.roles.teacher.engine in self.recorded and self.teacher.principles:
             raise ValueError("teacher.principles must be 0 with answers on file: they cannot be told anything any more")
+        labeller = self.servers.get(self.roles.labeller.engine)
+        if self.recipe == "ai-feedback" and labeller is not None and labeller.dialect == "transformers":
+            raise ValueError("roles.labeller.engine: servers of dialect transformers give no log-probabilities")
         several = {"ai-feedback": "feedback.answers", "best-of-n": "scoring.answers"}
         if self.recipe in several:
             generator = self.roles.generator

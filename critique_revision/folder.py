@@ -46,6 +46,10 @@ STATS = "stats.json"
 SETUP = (CONFIG, CONSTITUTION, EXEMPLARS, PROMPTS)
 FILTERED = (PAIRS, ACCEPTED, REJECTED, STATS)
 """What the filters write; a new run of the filters replaces them."""
+CALIBRATION = "calibration"
+LABELLING = "labelling"
+BESIDE = (CALIBRATION, LABELLING, "export")
+"""Folders in a run's folder with jobs of their own: they may be there before the run, and stay when it starts over."""
 CALLS = (ANSWERS, "critiques-*.jsonl", "revisions-*.jsonl", TAUGHT, REFUSALS, SAMPLES, SCORES, REASONS, LABELS)
 """Patterns of the files of stages, of every recipe."""
 
@@ -81,7 +85,7 @@ def claim(folder: Path, parts: dict[str, Any], setup: Setup) -> str:
     Raises:
         UsageError: the folder holds another run (what differs is named), or files that belong to none.
     """
-    run_id = run_folder.claim(folder, parts)
+    run_id = run_folder.claim(folder, parts, BESIDE)
     if not all((folder / name).is_file() for name in SETUP):
         configs.save(setup.config, folder / CONFIG)
         configs.save(setup.constitution, folder / CONSTITUTION)

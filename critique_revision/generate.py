@@ -136,8 +136,9 @@ def _server_usage(engines: Mapping[str, Engine]) -> dict[str, Any]:
 class _Tokens(BaseModel):
     """The part of a call's record that is counted."""
 
-    prompt_tokens: int
-    completion_tokens: int
+    prompt_tokens: int = 0
+    """0 for what no model wrote: scores."""
+    completion_tokens: int = 0
 
 
 def token_counts(folder: Path, config: RecipeConfig) -> dict[str, dict[str, int]]:

@@ -99,7 +99,7 @@ def _judged(proposal: Proposal, settings: FilterSettings) -> FilteredStep:
         tag=prompt.tag,
         exemplar_texts=proposal.shown,
     )
-    faults = tuple(fault for fault in proposal.faults if fault not in settings.skip)
+    faults = tuple(fault for fault in _faults(proposal, settings) if fault not in settings.skip)
     found = (*reasons(candidate, settings), *_against_rejected(candidate, rejected.finish_reason, settings), *faults)
     compared = proposal.label_prob is not None or proposal.margin is not None
     turned = settings.turn_refusals and found == ("refusal_of_benign",) and not compared
@@ -119,6 +119,12 @@ def _judged(proposal: Proposal, settings: FilterSettings) -> FilteredStep:
         label_prob=proposal.label_prob,
         margin=proposal.margin,
     )
+
+
+def _faults(proposal: Proposal, settings: FilterSettings) -> tuple[Reason, ...]:
+    """What the recipe has against its own candidate, and ``tie`` where scorer or labeller sees no difference."""
+    tied = proposal.margin is not None and proposal.margin <= settings.min_margin
+    return (*proposal.faults, "tie") if tied or proposal.label_prob == 0.5 else proposal.faults
 
 
 def _against_rejected(candidate: Candidate, finish: FinishReason, settings: FilterSettings) -> tuple[Reason, ...]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from critique_revision.constitution import Principle, PrinciplesConstitution
+from critique_revision.folder import Setup
+from critique_revision.records import ChosenPrompt
 from runs.errors import UsageError, unknown_name
 from runs.identity import row_seed
 
@@ -30,6 +32,20 @@ def choose_principle(
     for earlier in range(1, step):
         remaining.pop(_draw(len(remaining), seed, prompt_id, earlier))
     return remaining[_draw(len(remaining), seed, prompt_id, step)]
+
+
+def drawn_principles(setup: Setup, prompt: ChosenPrompt, count: int) -> list[Principle]:
+    """The first ``count`` principles of a prompt's own draw, all different (`critique_revision.principles`)."""
+    return [
+        choose_principle(
+            setup.constitution,
+            seed=setup.config.seed,
+            prompt_id=prompt.prompt_id,
+            step=step,
+            categories=prompt.categories,
+        )
+        for step in range(1, count + 1)
+    ]
 
 
 def check_enough(constitution: PrinciplesConstitution, steps: int, categories: Collection[str] = ()) -> None:

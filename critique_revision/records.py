@@ -48,6 +48,57 @@ class TaughtAnswer(Answer):
     """The principles in its system text."""
 
 
+class SampledAnswer(Answer):
+    """One of several answers of the generator."""
+
+    sample: int
+    """From 0."""
+
+
+class ScoredAnswer(StrictModel):
+    """What a scorer says of one sample."""
+
+    key: str
+    prompt_id: str
+    sample: int
+    scorer: str
+    value: float | None
+    """In [0, 1]; None where it could not be scored."""
+    why: str
+    """Why there is no value."""
+    parts: dict[str, float]
+    """What ``value`` was made from: one number for each evaluator that applies."""
+
+
+class LabelReasons(Answer):
+    """What a labeller writes before it names a letter."""
+
+    number: int
+    """Which of the prompt's questions it is, from 0."""
+    first: int
+    """The number of the answer that is shown as (A)."""
+    second: int
+    """The one that is shown as (B)."""
+    principle_id: str
+
+
+class Label(StrictModel):
+    """A labeller's answer to one question, as the log-probabilities of the two letters."""
+
+    key: str
+    prompt_id: str
+    first: int
+    """The number of the answer that is shown as (A)."""
+    second: int
+    """The one that is shown as (B)."""
+    principle_id: str
+    logprobs: dict[str, float | None]
+    """Of A and B; None: not among the tokens that the engine sees."""
+    model: str
+    prompt_tokens: int
+    completion_tokens: int
+
+
 class Critique(StrictModel):
     """The critic's words on the current reply, for one principle."""
 

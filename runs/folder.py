@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ IDENTITY = "run.json"
 """The file that says whose a run folder is: ``{"run_id": …, "identity": {…}}``."""
 
 
-def claim(folder: Path, identity: dict[str, Any]) -> str:
+def claim(folder: Path, identity: dict[str, Any], beside: Collection[str] = ()) -> str:
     """Make ``folder`` the run's own, or check that it is; returns the run id, the digest of ``identity``.
 
     Args:
         identity: everything that could change the run's result.
+        beside: names in the folder that may be there before the run is.
 
     Raises:
         UsageError: the folder holds another run (what differs is named), or files that are no run's.
@@ -34,7 +36,8 @@ def claim(folder: Path, identity: dict[str, Any]) -> str:
                 mend="Choose another folder with --output-dir, or replace this run with --no-resume.",
             )
         return run_id
-    strangers = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
+    names = (entry.name for entry in folder.iterdir())
+    strangers = sorted(name for name in names if not name.startswith(".") and name not in beside)
     if strangers:
         raise UsageError(
             f"{shown(folder)} is not empty, and is not a run folder.",

@@ -13,13 +13,17 @@ from __future__ import annotations
 
 from critique_revision.config import RecipeConfig, RecipeName
 from critique_revision.recipes.base import Recipe
+from critique_revision.recipes.best_of_n import BestOfN
 from critique_revision.recipes.critique import CritiqueRevision
+from critique_revision.recipes.feedback import AIFeedback
 from critique_revision.recipes.teacher import Teacher
 from critique_revision.recipes.twins import BenignTwins
 
 RECIPES: dict[RecipeName, Recipe] = {
     "critique-revision": CritiqueRevision(),
     "teacher": Teacher(),
+    "ai-feedback": AIFeedback(),
+    "best-of-n": BestOfN(),
     "benign-twins": BenignTwins(),
 }
 

@@ -8,9 +8,7 @@ from typing import Any, Protocol
 
 from critique_revision.calls import Calls
 from critique_revision.config import Reason, RecipeConfig
-from critique_revision.constitution import Principle
 from critique_revision.folder import FinishedRun, Setup
-from critique_revision.principles import choose_principle
 from critique_revision.records import ChosenPrompt
 from inference.records import FinishReason
 
@@ -87,20 +85,6 @@ class Recipe(Protocol):
     def about(self, config: RecipeConfig) -> str:
         """What the two sides of its pairs are, for the dataset card."""
         ...
-
-
-def drawn_principles(setup: Setup, prompt: ChosenPrompt, count: int) -> list[Principle]:
-    """The first ``count`` principles of a prompt's own draw, all different (`critique_revision.principles`)."""
-    return [
-        choose_principle(
-            setup.constitution,
-            seed=setup.config.seed,
-            prompt_id=prompt.prompt_id,
-            step=step,
-            categories=prompt.categories,
-        )
-        for step in range(1, count + 1)
-    ]
 
 
 def exemplar_texts(setup: Setup, *fields: str) -> tuple[str, ...]:

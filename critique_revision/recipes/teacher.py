@@ -15,7 +15,8 @@ from critique_revision.config import RecipeConfig
 from critique_revision.constitution import constitution_digest
 from critique_revision.dialogue import taught_messages, teaching_digest
 from critique_revision.folder import FinishedRun, Setup
-from critique_revision.recipes.base import Proposal, by_prompt, drawn_principles, exemplar_texts, side
+from critique_revision.principles import drawn_principles
+from critique_revision.recipes.base import Proposal, by_prompt, exemplar_texts, side
 from critique_revision.records import ChosenPrompt, TaughtAnswer
 from inference.records import Completion
 from runs.records import read_jsonl

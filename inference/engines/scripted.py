@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from inference.records import Completion, Partial, Request, Sampling
+from inference.records import Completion, LabelScores, Partial, Request, Sampling
 from runs.errors import UserError
 from runs.identity import digest, row_seed
 
@@ -71,3 +71,37 @@ class ScriptedEngine:
         if last not in self._answers:
             raise UserError(f"The script has no answer for: {last[:80]}")
         return self._answers[last]
+
+
+class ScriptedLabeller(ScriptedEngine):
+    """A scripted engine that also scores labels.
+
+    Args:
+        answers: as `ScriptedEngine`.
+        labels: gives a request's log-probability of each label it knows.
+        name: stands for the model in identities.
+    """
+
+    def __init__(
+        self,
+        answers: Mapping[str, str] | Callable[[Request], str],
+        labels: Callable[[Request], Mapping[str, float]],
+        name: str = "scripted",
+    ) -> None:
+        super().__init__(answers, name)
+        self._labels = labels
+
+    def label_logprobs(
+        self, requests: Sequence[Request], labels: Sequence[str], *, skip: frozenset[str] = frozenset()
+    ) -> Iterator[LabelScores]:
+        """Yield the scripted log-probabilities; a label that the script does not give is None."""
+        for request in requests:
+            if request.key in skip:
+                continue
+            given = self._labels(request)
+            yield LabelScores(
+                key=request.key,
+                logprobs={label: given.get(label) for label in labels},
+                prompt_tokens=sum(len(message.content.split()) for message in request.messages),
+                completion_tokens=1,
+            )

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import os
+import re
 import signal
 import sys
 from pathlib import Path
 
 from critique_revision.config import RecipeConfig
 from critique_revision.generate import read_setup, run_recipe
-from inference.engines.scripted import ScriptedEngine
+from inference.engines.scripted import ScriptedLabeller
 from inference.records import Request
 from runs import config
 from runs.console import Reporter
@@ -23,6 +25,12 @@ def reply(request: Request) -> str:
     """A model that answers, criticises or revises, according to what it is asked."""
     last = request.messages[-1].content
     mark = text_digest(last)[:6]
+    if any(turn.role == "assistant" and turn.content.startswith("I'm sorry") for turn in request.messages[:-1]):
+        return f"I'm sorry, but I can't help with the matter of {mark}."
+    if request.messages[0].role == "system":
+        return f"A taught answer has several careful words about {mark} in it."
+    if request.sample:
+        return f"Sample {request.sample} holds other careful words about {mark} and {mark}."
     if "ewrite" in last:
         topic = max(last.split("\n", 1)[0].strip("?").split(), key=len)
         return f"A calmer and safer thing to try with {topic} is number {mark} today."
@@ -31,7 +39,7 @@ def reply(request: Request) -> str:
     return f"It lacks one concrete step near {mark}."
 
 
-def engines(kill_after: int | None = None) -> dict[str, ScriptedEngine]:
+def engines(kill_after: int | None = None) -> dict[str, ScriptedLabeller]:
     calls = 0
 
     def answer(request: Request) -> str:
@@ -41,7 +49,19 @@ def engines(kill_after: int | None = None) -> dict[str, ScriptedEngine]:
             os.kill(os.getpid(), signal.SIGKILL)
         return reply(request)
 
-    return {"base": ScriptedEngine(answer)}
+    def letters(request: Request) -> dict[str, float]:
+        """A labeller that prefers the shorter answer, and A by a little."""
+        answer(request)
+        shown = re.search(r"\n\(A\) (.*)\n\(B\) (.*)\nPrinciple", _question(request))
+        assert shown is not None
+        a = 0.6 if len(shown[1]) < len(shown[2]) else 0.45
+        return {"A": math.log(a), "B": math.log(1 - a)}
+
+    return {"base": ScriptedLabeller(answer, letters)}
+
+
+def _question(request: Request) -> str:
+    return next(turn.content for turn in reversed(request.messages) if turn.content.startswith("Message:"))
 
 
 def run(
