@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from critique_revision.config import PromptKind, PromptSource, RecipeConfig, locate
 from critique_revision.records import ChosenPrompt
+from critique_revision.safety import load_judge
+from critique_revision.screening import screened
 from critique_revision.text import ngrams, words
 from inference.corpora import read_rows
 from inference.engines.recorded import RecordedEngine
@@ -67,19 +70,24 @@ def select_prompts(config: RecipeConfig) -> Selection:
 
     Every source is read whole; its prompts are ordered by the hash of seed and prompt, so that neither the order of
     the file nor another source changes which are chosen, and a larger ``max_rows`` adds prompts without replacing
-    any. A prompt that two sources hold counts for the first.
+    any. A prompt that two sources hold counts for the first, unless the first's ``harm`` leaves it out.
 
     Raises:
         UserError: a source cannot be read, or has no such column.
     """
     excluded = Exclusions.load(config.exclude_prompts)
     on_file = [RecordedEngine(config.recorded[name]) for name in config.players if name in config.recorded]
+    judge = cache(lambda: load_judge(None))
     selection = Selection([])
     seen: set[str] = set()
     for source in config.prompts:
         counts: Counter[str] = Counter()
         usable = _usable(source, excluded, on_file, seen, counts)
         found = sorted(usable, key=lambda prompt: _rank(config.seed, prompt))
+        if source.harm is not None:
+            found, misfits = screened(found, source.harm, source.max_rows, judge())
+            counts["outside_harm_range"] = len(misfits)
+            seen -= {prompt.prompt_id for prompt in misfits}  # another source may want the other end
         kept = found[: source.max_rows]
         counts["chosen"], counts["not_needed"] = len(kept), len(found) - len(kept)
         selection.prompts += kept
