@@ -69,6 +69,8 @@ YOUNGER = {
     "monitors": None,
 }
 """Keys that came later, and their defaults: runs without them keep their identity."""
+YOUNGER_OF_SOURCES = ("field", "max_rows")
+"""Likewise the keys of ``data.sources``; all are null by default."""
 
 TRAIN_LOG = "train_log.jsonl"
 
@@ -117,6 +119,10 @@ def _settings(config: dict[str, Any]) -> dict[str, Any]:
         values = kept.get(section, {}) if section else kept
         if values.get(key, default) == default:
             values.pop(key, None)
+    kept["data"]["sources"] = [
+        {key: value for key, value in source.items() if value is not None or key not in YOUNGER_OF_SOURCES}
+        for source in kept["data"]["sources"]
+    ]
     return kept
 
 
