@@ -188,7 +188,7 @@ class PreferencePair(StrictModel):
     """The principles that the pair was made by; in `critique-revision`, those of the steps up to it."""
     turned: bool = False
     """The first answer is chosen, because the revision refused a harmless request."""
-    source_recipe: RecipeName = RECIPE
+    source_recipe: str = RECIPE
     label_prob: float | None = None
     """An AI judge's probability that chosen is better; None: not judged."""
     margin: float | None = None

@@ -56,8 +56,10 @@ def load_recipe(family: Family, constitution: Path | None = None) -> Recipe:
     Raises:
         UsageError: a file is missing or not valid.
     """
-    path = CONFIGS / "critique_revision" / f"{family.name}.yaml"
-    if not path.is_file():
+    # Only what runs in this process can be watched: a family whose default critic is served has a config without one.
+    own = [CONFIGS / "critique_revision" / f"{family.name}{suffix}.yaml" for suffix in ("-self", "")]
+    path = next((path for path in own if path.is_file()), None)
+    if path is None:
         exemplars = load_exemplars(CONFIGS / "critique_revision" / "exemplars.yaml", EXEMPLARS)
         return Recipe(load_principles(constitution or CONSTITUTION), exemplars, Roles(), None, FilterSettings())
     recipe = config.load(RecipeConfig, path)

@@ -42,10 +42,14 @@ def lines(path: Path) -> list[dict[str, object]]:
 # Configs
 
 
-@pytest.mark.parametrize("path", [CONFIGS / "critique_revision" / f"{n}.yaml" for n in ("smollm2-135m", "gemma-2b-it")])
+SHIPPED = [path for path in (CONFIGS / "critique_revision").glob("*.yaml") if not path.name.startswith("exemplars")]
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_shipped_configs_load_and_every_key_is_commented(path: Path) -> None:
     loaded = configs.load(RecipeConfig, path)
     assert (PROJECT_ROOT / loaded.constitution).is_file()
+    assert load_exemplars(PROJECT_ROOT / loaded.exemplars.file, loaded.exemplars.count) is not None
     for line in path.read_text().splitlines():
         assert not line.strip() or "#" in line, line
 

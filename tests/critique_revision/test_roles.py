@@ -190,14 +190,14 @@ def test_self_plays_all_by_default() -> None:
     assert loaded.players == loaded.checkpoints == ["stage2", "base"]
 
 
-def test_the_strong_critics_config_names_no_key() -> None:
-    path = CONFIGS / "critique_revision" / "gemma-2b-it-strong-critic.yaml"
+def test_the_big_familys_default_is_a_strong_critic_and_names_no_key() -> None:
+    path = CONFIGS / "critique_revision" / "gemma-2b-it.yaml"
     loaded = configs.load(RecipeConfig, path)
     assert loaded.acting["critic"].engine == loaded.acting["reviser"].engine == "strong"
     assert loaded.acting["generator"].engine == "self"
     assert loaded.servers["strong"].limit_usd is not None
-    for line in path.read_text().splitlines():
-        assert not line.strip() or "#" in line, line
+    alone = configs.load(RecipeConfig, CONFIGS / "critique_revision" / "gemma-2b-it-self.yaml")
+    assert {role.engine for role in alone.acting.values()} == {"self"}
 
 
 def test_examples_of_the_guide_are_valid(recipe: Path) -> None:

@@ -270,7 +270,7 @@ def local(family: str = "smollm2-135m", overlay: str = "local") -> list[dict[str
     documents = parse(render_text(overlay).replace("artifacts/smollm2-135m", f"artifacts/{family}"))
     for document in documents:
         if document["kind"] == "ConfigMap" and document["metadata"]["name"].startswith("settings"):
-            document["data"] |= {"FAMILY": family, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+            document["data"] |= {"FAMILY": family, "PAIRS": family, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     return documents
 
 
