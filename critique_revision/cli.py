@@ -311,6 +311,7 @@ def stats(
     """What became of a run's candidates, as its last filtering counted them."""
     from critique_revision.export import open_filtered
     from critique_revision.folder import open_finished
+    from critique_revision.labelling import reports
     from critique_revision.showing import check_bars
     from runs.console import Reporter
     from runs.paths import shown
@@ -326,6 +327,9 @@ def stats(
         written = draw(found, data.pairs, output_dir or data.run.folder / "figures")
         found["figures"] = [str(path) for path in written]
         lines.append(f"{len(written)} figures in {shown(written[0].parent)}")
+    for measured in reports(data.run.folder):
+        found.setdefault("calibration", []).append(measured)
+        _show_calibration(measured, reporter)
     broken = check_bars(data, found, reporter) if check else None
     reporter.result(found, lines)
     if broken is not None:

@@ -17,6 +17,7 @@ from critique_revision.config import RecipeConfig
 from critique_revision.dialogue import conversation_text
 from critique_revision.filters import OF_THE_SET
 from critique_revision.folder import FinishedRun
+from critique_revision.labelling import labeller_section
 from critique_revision.recipes import recipe_of
 from critique_revision.records import FilteredStep, PreferencePair, RevisionStep
 from inference.families import Family, load_family
@@ -212,8 +213,8 @@ def export(data: Exportable, name: str, folder: Path, *, command: str) -> Manife
 
 
 def _checked_against(data: Exportable) -> list[dict[str, Any]]:
-    """The files and the classifier that decided on pairs: part of what an export is. Older runs name none."""
-    return [data.stats["checked_against"]] if data.stats.get("checked_against") else []
+    """The files, the classifier and the labeller that had a say: part of what an export is. Older runs name none."""
+    return [data.stats[name] for name in ("checked_against", "labels") if data.stats.get(name)]
 
 
 def dataset_card(data: Exportable, name: str, files: Mapping[str, Sequence[Row]], command: str) -> str:
@@ -240,6 +241,7 @@ def dataset_card(data: Exportable, name: str, files: Mapping[str, Sequence[Row]]
             [(key, str(row["revisions"]), str(row["accepted"])) for key, row in stats["by_principle"].items()],
         ),
         *checks_section(data),
+        *labeller_section(run.folder, stats),
         f"## Made from\n\n- constitution: {constitution['name']} (sha256 {constitution['sha256']})\n"
         + "\n".join(f"- {part}: {config.model_of(role, family.base.public_id)}" for part, role in config.acting.items())
         + (f"\n- revisions per prompt: {config.revisions}" if config.recipe == "critique-revision" else "")

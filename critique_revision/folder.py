@@ -48,7 +48,7 @@ FILTERED = (PAIRS, ACCEPTED, REJECTED, STATS)
 """What the filters write; a new run of the filters replaces them."""
 CALIBRATION = "calibration"
 LABELLING = "labelling"
-BESIDE = (CALIBRATION, LABELLING, "export")
+BESIDE = (CALIBRATION, LABELLING, "export", "figures")
 """Folders in a run's folder with jobs of their own: they may be there before the run, and stay when it starts over."""
 CALLS = (ANSWERS, "critiques-*.jsonl", "revisions-*.jsonl", TAUGHT, REFUSALS, SAMPLES, SCORES, REASONS, LABELS)
 """Patterns of the files of stages, of every recipe."""

@@ -259,3 +259,26 @@ def reports(folder: Path) -> list[dict[str, Any]]:
     """The calibrations that stand in a run's folder, in the order of their names."""
     paths = sorted((folder / folders.CALIBRATION).glob(f"*/{REPORT}"))
     return [json.loads(path.read_bytes()) for path in paths]
+
+
+def labeller_section(folder: Path, stats: Mapping[str, Any]) -> list[str]:
+    """The card's section on a labeller: what it was measured at, and how many of the run's pairs it agrees with.
+
+    None where no labeller took part.
+    """
+    lines = [_measured(row) for row in reports(folder) if "accuracy" in row]
+    labels = stats.get("labels")
+    if labels is not None:
+        given = labels["pairs"] - labels["unlabelled"]
+        lines.append(f"- `label_prob`: given to {given} of {labels['pairs']} pairs; above 1/2 for {labels['agrees']}")
+    return ["## Labeller\n\n" + "\n".join(lines)] if lines else []
+
+
+def _measured(row: Mapping[str, Any]) -> str:
+    low, high = row["accuracy_interval"]
+    thought = ", after reasons" if row["feedback"]["chain_of_thought"] else ""
+    return (
+        f"- `{row['player']}`{thought}, on {row['pairs']} known pairs ({', '.join(row['by_source'])}): accuracy "
+        f"{row['accuracy']:.3f} (95 % interval {low:.3f} to {high:.3f}), Brier score {row['brier']:.3f} (1/2 always: "
+        f"0.250), calibration error {row['ece']:.3f}, order bias {row['order_bias']:+.3f}"
+    )

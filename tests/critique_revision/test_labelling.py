@@ -11,6 +11,7 @@ import yaml
 from critique_revision.calibration import reliability, report
 from critique_revision.config import RecipeConfig
 from critique_revision.constitution import load_principles
+from critique_revision.export import export, open_filtered
 from critique_revision.folder import open_finished
 from critique_revision.labelling import Gold, Labeller, calibrate, label_pairs, labelling_config, read_gold, reports
 from critique_revision.pairs import filter_run, statistics, write_filtered
@@ -91,6 +92,24 @@ def test_a_labeller_that_takes_the_shorter_answer_is_measured(recipe: Path, tmp_
     mirrored = calibrate(labeller(recipe), swapped, tmp_path / "run", QUIET)
     assert mirrored["mean_label_prob"] == pytest.approx(1.0 - found["mean_label_prob"])
     assert len(reports(tmp_path / "run")) == 2
+
+
+def test_the_card_says_what_the_labeller_was_measured_at(recipe: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    calibrate(labeller(recipe), read_gold([GOLD / "harmless-pairs.jsonl"]), folder, QUIET)
+    recipe_driver.run(recipe, folder)
+    run = open_finished(folder)
+    outcome = filter_run(run, run.config.filters)
+    write_filtered(folder, outcome, statistics(run, outcome, run.config.filters))
+    before = export(open_filtered(run), "dpo", tmp_path / "before", command="x")
+    label_pairs(labeller(recipe), run, QUIET)
+    after = export(open_filtered(run), "dpo", tmp_path / "after", command="x")
+    assert before.run_id != after.run_id
+    card = (tmp_path / "after" / "DATASET_CARD.md").read_text()
+    for part in ("on 24 known pairs (harmless-pairs.jsonl)", "order bias +0.025", "`label_prob`: given to 14 of 14"):
+        assert part in card
+    row = json.loads((tmp_path / "after" / "pairs.jsonl").read_text().splitlines()[0])
+    assert 0.0 <= row["label_prob"] <= 1.0
 
 
 def test_a_calibration_may_come_before_the_run(recipe: Path, tmp_path: Path) -> None:

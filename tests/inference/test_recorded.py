@@ -112,9 +112,9 @@ def test_faults_are_named(columns: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif("CAI_DATA" not in os.environ, reason="needs the data root")
-@pytest.mark.parametrize(("kind", "answers"), [("harmless", 1500), ("helpful", 1100)])
+@pytest.mark.parametrize(("kind", "answers"), [("harmless", 1400), ("helpful", 1000)])
 def test_the_real_files(kind: str, answers: int) -> None:
     path = f"constitution-pairs/train-{kind}-0-10k-iteration-0-with-no-sorry-at-all.json"
     found = read_answers(Recorded(source={"path": path}, kind="constitution_pair", model="Mixtral"))
     assert len(found.texts) >= answers
-    assert found.counts["not_one_of_each"] == 0
+    assert found.counts == {"rows": len(found.texts) + found.counts["duplicate"], "duplicate": found.counts["duplicate"]}
