@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from critique_revision.constitution import load_principles
 from critique_revision.folder import ACCEPTED, CONSTITUTION, PAIRS, REJECTED, revisions_name
-from critique_revision.records import FilteredStep, PreferencePair, RevisionStep
+from critique_revision.records import NO_PRINCIPLE, RECIPE, FilteredStep, PreferencePair, RevisionStep
 from dashboard.store import Store, folders_with
 from inference.records import Messages
 from runs.errors import UserError
@@ -44,6 +44,10 @@ class PairView:
     """The first answer is preferred, because the revision refused a harmless request."""
     reasons: tuple[str, ...]
     """Why it was rejected, the one that counts first; empty: accepted."""
+    label_prob: float | None = None
+    """A labeller's probability that the preferred side is the better one; None: not judged."""
+    revised: bool = True
+    """Whether the sides are a revision and a first answer; other recipes compare other texts."""
 
     @property
     def accepted(self) -> bool:
@@ -76,7 +80,8 @@ def read_pairs(folder: Path) -> list[PairView]:
         return [_exported(pair, texts) for pair in read_jsonl(folder / PAIRS, PreferencePair)]
     critiques = _critiques(folder)
     steps = [*read_jsonl(folder / ACCEPTED, FilteredStep), *read_jsonl(folder / REJECTED, FilteredStep)]
-    return [_view(step, texts, critiques.get((step.prompt_id, step.step))) for step in steps]
+    views = (_view(step, texts, critiques.get((step.prompt_id, step.step))) for step in steps)
+    return [replace(view, revised=bool(critiques)) for view in views]
 
 
 def _principles(folder: Path) -> dict[str, str]:
@@ -101,7 +106,7 @@ def _view(step: FilteredStep, texts: dict[str, str], critique: str | None) -> Pa
     return PairView(
         key=_key(step.messages, *sides),
         prompt=step.messages,
-        principle_id=step.principle_id,
+        principle_id="" if step.principle_id == NO_PRINCIPLE else step.principle_id,
         principle=texts.get(step.principle_id, ""),
         critique=critique,
         chosen=sides[0],
@@ -110,6 +115,7 @@ def _view(step: FilteredStep, texts: dict[str, str], critique: str | None) -> Pa
         tag=step.tag,
         turned=turned,
         reasons=reasons,
+        label_prob=step.label_prob,
     )
 
 
@@ -128,6 +134,8 @@ def _exported(pair: PreferencePair, texts: dict[str, str]) -> PairView:
         tag=pair.tag,
         turned=pair.turned,
         reasons=(),
+        label_prob=pair.label_prob,
+        revised=pair.source_recipe == RECIPE,
     )
 
 

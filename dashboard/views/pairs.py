@@ -180,8 +180,11 @@ def pair_html(view: PairView) -> str:
     state = "accepted" if view.accepted else f"rejected: {', '.join(map(words, view.reasons))}"
     kind = "fixed" if view.accepted else "broken"
     turned = "<span class='tag'>turned round: the revision refused a harmless request</span>" if view.turned else ""
+    label = "" if view.label_prob is None else f"<span class='tag'>labeller {view.label_prob:.2f}</span>"
     gone, new = word_differences(view.rejected, view.chosen)
-    names = ("Rejected side", "Chosen side") if view.accepted else ("First answer", "Revision, rejected")
+    names = ("Rejected side", "Chosen side")
+    if not view.accepted:
+        names = ("First answer", "Revision, rejected") if view.revised else ("Worse side", "Better side, left out")
     sides = "".join(
         f"<article class='answer' aria-label='{name}'><header><b>{name}</b></header>"
         f"<div class='text'>{marked(text, marks)}</div></article>"
@@ -194,7 +197,7 @@ def pair_html(view: PairView) -> str:
         else ""
     )
     return (
-        f"{_prompt_html(view, f'<span class=outcome>{escape(state)}</span>', kind)}{critique}{turned}"
+        f"{_prompt_html(view, f'<span class=outcome>{escape(state)}</span>', kind)}{critique}{turned}{label}"
         f"<div class='answers'>{sides}</div>"
     )
 
