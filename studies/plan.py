@@ -20,25 +20,41 @@ class Generation(StrictModel):
 
 
 class PairSet(StrictModel):
-    """What the filters left of a generation."""
+    """What the filters left of a generation, or exported pairs that are there already."""
 
-    run: str
+    run: str | None = None
     """A name under ``runs``."""
     set: tuple[str, ...] = ()
     """``filters.KEY=VALUE`` overrides."""
+    file: Path | None = None
+    """Instead of ``run``: the rows of an export."""
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> PairSet:
+        if (self.run is None) == (self.file is None):
+            raise ValueError("name either 'run' or 'file'")
+        return self
 
 
 class Variant(StrictModel):
-    """A checkpoint: the study's training on some pairs."""
+    """A checkpoint: the study's training on some pairs, or an adapter that is there already."""
 
-    pairs: tuple[str, ...] = Field(min_length=1)
+    pairs: tuple[str, ...] = ()
     """Names under ``pairs``; their rows are trained on together."""
     set: tuple[str, ...] = ()
     """Overrides of the training config."""
+    adapter: Path | None = None
+    """Instead of ``pairs``: the folder of a finished adapter."""
     about: str = ""
-    """Its line in the table; its name where empty."""
+    """Its line in the table."""
     group: str | None = None
     """Variants of one group differ in their seed alone; a table has them in one row."""
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Variant:
+        if bool(self.pairs) == (self.adapter is not None):
+            raise ValueError("name either 'pairs' or 'adapter'")
+        return self
 
 
 class Study(StrictModel):
@@ -56,14 +72,14 @@ class Study(StrictModel):
     prompts: Path
     max_new_tokens: int = Field(default=96, ge=1)
     output_dir: Path
-    runs: dict[str, Generation]
-    pairs: dict[str, PairSet]
+    runs: dict[str, Generation] = Field(default_factory=dict)
+    pairs: dict[str, PairSet] = Field(default_factory=dict)
     variants: dict[str, Variant] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _names_are_known(self) -> Study:
         for name, pairs in self.pairs.items():
-            if pairs.run not in self.runs:
+            if pairs.run is not None and pairs.run not in self.runs:
                 raise ValueError(f"pairs.{name}.run: {unknown_name('run', pairs.run, self.runs).what}")
         for name, variant in self.variants.items():
             if name in ("base", self.init):

@@ -10,7 +10,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from runs import config as configs
 from runs.atomic import write_text
 from runs.records import read_jsonl
 from studies.measure import Outcome, Row, row
-from studies.plan import Study, Variant
+from studies.plan import Study
 
 RESULT = "study.json"
 
@@ -41,32 +41,28 @@ def overrides(values: Sequence[str]) -> list[str]:
 def make_pairs(study: Study, name: str) -> Path:
     """Generate (or go on), filter, export; gives the exported rows."""
     wanted = study.pairs[name]
+    if wanted.file is not None:
+        return wanted.file
+    assert wanted.run is not None
     run, folder = study.runs[wanted.run], study.output_dir / "runs" / wanted.run
     exported = study.output_dir / "pairs" / name
-    rows = exported / "dpo" / "pairs.jsonl"
     if not (exported / "dpo" / "manifest.json").is_file():
-        command(
-            "critique-revision",
-            "generate",
-            "--config",
-            run.config,
-            *overrides(run.set),
-            "--output-dir",
-            folder,
-            "--quiet",
-        )
+        asked = ["--config", run.config, *overrides(run.set), "--output-dir", folder]
+        command("critique-revision", "generate", *asked, "--quiet")
         command("critique-revision", "filter", folder, *overrides(wanted.set), "--quiet")
         command("critique-revision", "export", folder, "--formats", "dpo", "--output-dir", exported, "--quiet")
-    return rows
+    return exported / "dpo" / "pairs.jsonl"
 
 
-def train(study: Study, name: str) -> Path:
-    """Train a variant; gives its adapter's folder."""
-    variant: Variant = study.variants[name]
+def checkpoint(study: Study, name: str) -> Path:
+    """The folder of a variant's adapter; it is trained first, unless it is there already."""
+    variant = study.variants[name]
+    if variant.adapter is not None:
+        return variant.adapter
     folder = study.output_dir / "checkpoints" / name
     values: dict[str, Any] = yaml.safe_load(study.train.read_text(encoding="utf-8"))
     sources = [{"path": str(make_pairs(study, part)), "licence": "MIT"} for part in variant.pairs]
-    values |= {"family": str(study.family), "output_dir": str(folder), "init_adapter": study.init}
+    values |= {"output_dir": str(folder), "init_adapter": study.init}
     values["data"]["sources"] = sources
     values = configs.apply_overrides(values, [*study.set, *variant.set])
     resolved = study.output_dir / "configs" / f"{name}.yaml"
@@ -84,11 +80,10 @@ def answers(study: Study, family: Path, model: str) -> list[Sample]:
     return read_jsonl(folder / "samples.jsonl", Sample)
 
 
-def families(study: Study) -> Path:
+def family_with(study: Study, folders: Mapping[str, Path]) -> Path:
     """A family YAML with the study's checkpoints beside the family's own."""
     values = yaml.safe_load(study.family.read_text(encoding="utf-8"))
-    made = {name: str(study.output_dir / "checkpoints" / name) for name in study.variants}
-    values["adapters"] = {**values.get("adapters", {}), **made}
+    values["adapters"] = {**values.get("adapters", {}), **{name: str(path) for name, path in folders.items()}}
     path = study.output_dir / "family.yaml"
     write_text(path, yaml.safe_dump(values, sort_keys=False))
     return path
@@ -102,8 +97,8 @@ def pair_count(folder: Path) -> int:
 def carry_out(study: Study, line: str) -> Outcome:
     """All steps; the outcome is written to the study's folder as well."""
     study.output_dir.mkdir(parents=True, exist_ok=True)
-    folders = {name: train(study, name) for name in study.variants}
-    family = families(study)
+    folders = {name: checkpoint(study, name) for name in study.variants}
+    family = family_with(study, folders)
     references = {model: answers(study, family, model) for model in ("base", study.init)}
     rows: list[Row] = [row(model, "", [found], {}, None) for model, found in references.items()]
     groups: dict[str, list[str]] = {}
