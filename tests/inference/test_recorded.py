@@ -117,4 +117,7 @@ def test_the_real_files(kind: str, answers: int) -> None:
     path = f"constitution-pairs/train-{kind}-0-10k-iteration-0-with-no-sorry-at-all.json"
     found = read_answers(Recorded(source={"path": path}, kind="constitution_pair", model="Mixtral"))
     assert len(found.texts) >= answers
-    assert found.counts == {"rows": len(found.texts) + found.counts["duplicate"], "duplicate": found.counts["duplicate"]}
+    assert found.counts == {
+        "rows": len(found.texts) + found.counts["duplicate"],
+        "duplicate": found.counts["duplicate"],
+    }
