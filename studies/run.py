@@ -19,6 +19,7 @@ import yaml
 from evaluation.records import Sample
 from runs import config as configs
 from runs.atomic import write_text
+from runs.errors import unknown_name
 from runs.records import read_jsonl
 from studies.measure import Outcome, Row, row
 from studies.plan import Study
@@ -124,12 +125,19 @@ def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("plan", type=Path)
+    parser.add_argument("--only", nargs="+", metavar="VARIANT", help="carry out these variants only")
     options = parser.parse_args()
     study = configs.load(Study, options.plan)
-    outcome = carry_out(study, f"uv run python -m studies.run {options.plan}")
-    for line in outcome.rows:
-        shown = {label: round(found.mean, 3) for label, found in line.values.items()}
-        print(line.name, shown)
+    line = f"uv run python -m studies.run {options.plan}"
+    if options.only:
+        for name in options.only:
+            if name not in study.variants:
+                raise unknown_name("variant", name, study.variants)
+        study = study.model_copy(update={"variants": {name: study.variants[name] for name in options.only}})
+        line += f" --only {' '.join(options.only)}"
+    outcome = carry_out(study, line)
+    for measured in outcome.rows:
+        print(measured.name, {label: round(found.mean, 3) for label, found in measured.values.items()})
 
 
 if __name__ == "__main__":
