@@ -37,14 +37,14 @@ class PairSet(StrictModel):
 
 
 class Variant(StrictModel):
-    """A checkpoint: the study's training on some pairs, or an adapter that is there already."""
+    """A checkpoint: the study's training, or an adapter that is there already."""
 
     pairs: tuple[str, ...] = ()
-    """Names under ``pairs``; their rows are trained on together."""
+    """Names under ``pairs``; their rows are trained on together. Empty: the sources of the training config."""
     set: tuple[str, ...] = ()
     """Overrides of the training config."""
     adapter: Path | None = None
-    """Instead of ``pairs``: the folder of a finished adapter."""
+    """Instead of training: the folder of a finished adapter."""
     about: str = ""
     """Its line in the table."""
     group: str | None = None
@@ -52,8 +52,8 @@ class Variant(StrictModel):
 
     @model_validator(mode="after")
     def _one_origin(self) -> Variant:
-        if bool(self.pairs) == (self.adapter is not None):
-            raise ValueError("name either 'pairs' or 'adapter'")
+        if self.adapter is not None and (self.pairs or self.set):
+            raise ValueError("an 'adapter' is finished: it takes neither 'pairs' nor 'set'")
         return self
 
 

@@ -64,7 +64,8 @@ def checkpoint(study: Study, name: str) -> Path:
     values: dict[str, Any] = yaml.safe_load(study.train.read_text(encoding="utf-8"))
     sources = [{"path": str(make_pairs(study, part)), "licence": "MIT"} for part in variant.pairs]
     values |= {"output_dir": str(folder), "init_adapter": study.init}
-    values["data"]["sources"] = sources
+    if sources:
+        values["data"]["sources"] = sources
     values = configs.apply_overrides(values, [*study.set, *variant.set])
     resolved = study.output_dir / "configs" / f"{name}.yaml"
     resolved.parent.mkdir(parents=True, exist_ok=True)

@@ -321,7 +321,8 @@ def test_twins_need_refusals_and_harmless_prompts(recipe: Path, tmp_path: Path) 
 
 def test_the_shipped_twins_are_many_distinct_and_not_the_evaluations() -> None:
     loaded = configs.load(RecipeConfig, SHIPPED / "smollm2-135m-benign-twins.yaml")
-    selection = select_prompts(loaded)
+    twins = loaded.prompts[0].model_copy(update={"max_rows": None})  # other sources need a data root
+    selection = select_prompts(loaded.model_copy(update={"prompts": (twins,)}))
     (counts,) = selection.counts.values()
     assert counts["chosen"] == counts["rows"] >= 300
     assert not [name for name in counts if name not in ("rows", "chosen", "not_needed")]

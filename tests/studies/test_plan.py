@@ -31,7 +31,7 @@ def test_shipped_plans_name_files_and_keys_that_exist(path: Path) -> None:
         ({"pairs": {"a": {"run": "no"}}}, "'no'"),
         ({"pairs": {"a": {"run": "r", "file": "rows.jsonl"}}}, "either 'run' or 'file'"),
         ({"variants": {"v": {"pairs": ["b"]}}}, "'b'"),
-        ({"variants": {"v": {}}}, "either 'pairs' or 'adapter'"),
+        ({"variants": {"v": {"adapter": "there", "set": ["train.seed=1"]}}}, "an 'adapter' is finished"),
         ({"variants": {"stage2": {"pairs": ["a"]}}}, "the name is taken"),
     ],
 )
