@@ -5,24 +5,21 @@ Why candidates were rejected, which principles give pairs, and whether length te
 
 from __future__ import annotations
 
-import io
 import statistics
-import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from critique_revision.records import PreferencePair
 from critique_revision.shares import share
-from runs.atomic import make_folder, write_bytes
+from runs.atomic import make_folder
+from runs.drawing import rows, save
 from runs.errors import UserError
-from runs.palette import BETTER, FAINT, GRID, INK, PAPER, SERIES, WORSE
+from runs.palette import BETTER, FAINT, GRID, INK, SERIES, WORSE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-WIDTH = 8.6
-"""Inches."""
 _LINE = 112
 """Characters in a line of the subtitle."""
 _MOST_ROWS = 40
@@ -54,39 +51,39 @@ def reasons_figure(stats: dict[str, Any], folder: Path) -> list[Path]:
                 f"{count}  ({count / total:.1%})", (count, place), xytext=(5, 0), textcoords="offset points",
                 va="center", fontsize=8, color=INK,
             )  # fmt: skip
-        _rows(axes, [name.replace("_", " ") for name, _ in counts])
+        rows(axes, [name.replace("_", " ") for name, _ in counts])
         axes.set_xlim(0, 1.14 * max(count for _, count in counts))
         axes.set_xlabel("candidates", fontsize=8.5)
 
     subtitle = f"{total} candidates of {stats['prompts']} prompts; each rejected one counts for its first reason."
-    return _save("reasons", "What became of the candidates", subtitle, 1.1 + 0.3 * len(counts), plot, folder)
+    return save("reasons", "What became of the candidates", subtitle, 1.1 + 0.3 * len(counts), plot, folder, line=_LINE)
 
 
 def principles_figure(stats: dict[str, Any], folder: Path) -> list[Path]:
     """Share of each principle's candidates that was accepted, with Wilson's interval."""
-    rows = [(name, share(row["accepted"], row["revisions"])) for name, row in stats["by_principle"].items()]
-    rows = sorted(rows, key=lambda row: (-row[1]["share"], row[0]))
-    shown, total = rows[:_MOST_ROWS], share(stats["accepted"], stats["revisions"])
+    found = [(name, share(row["accepted"], row["revisions"])) for name, row in stats["by_principle"].items()]
+    ranked = sorted(found, key=lambda row: (-row[1]["share"], row[0]))
+    shown, total = ranked[:_MOST_ROWS], share(stats["accepted"], stats["revisions"])
 
     def plot(axes: Axes) -> None:
         axes.axvline(100 * total["share"], color=FAINT, linewidth=1, linestyle=":")
-        for place, (_, found) in enumerate(shown):
-            low, high = found["interval"]
+        for place, (_, row) in enumerate(shown):
+            low, high = row["interval"]
             axes.plot([100 * low, 100 * high], [place] * 2, color=SERIES[2], linewidth=2, solid_capstyle="butt")
-            axes.plot(100 * found["share"], place, marker="o", markersize=5.5, color=SERIES[2])
+            axes.plot(100 * row["share"], place, marker="o", markersize=5.5, color=SERIES[2])
             axes.annotate(
-                f"{found['count']} of {found['n']}", (1.015, place), xycoords=("axes fraction", "data"),
+                f"{row['count']} of {row['n']}", (1.015, place), xycoords=("axes fraction", "data"),
                 va="center", fontsize=8, color=INK, annotation_clip=False,
             )  # fmt: skip
-        _rows(axes, [name for name, _ in shown])
+        rows(axes, [name for name, _ in shown])
         axes.set_xlim(-1, 101)
         axes.set_xlabel("accepted, %, with 95 % interval (Wilson)", fontsize=8.5)
 
     subtitle = f"Dotted: all candidates, {total['share']:.0%}. Principles are drawn at random for each prompt."
-    if len(rows) > len(shown):
-        subtitle += f" The {len(rows) - len(shown)} least accepted of {len(rows)} are not shown."
+    if len(ranked) > len(shown):
+        subtitle += f" The {len(ranked) - len(shown)} least accepted of {len(ranked)} are not shown."
     height = 1.1 + 0.26 * max(len(shown), 3)
-    return _save("principles", "Which principles give pairs", subtitle, height, plot, folder)
+    return save("principles", "Which principles give pairs", subtitle, height, plot, folder, line=_LINE)
 
 
 def lengths_figure(stats: dict[str, Any], pairs: Sequence[PreferencePair], folder: Path) -> list[Path]:
@@ -118,52 +115,4 @@ def lengths_figure(stats: dict[str, Any], pairs: Sequence[PreferencePair], folde
         f"Chosen is the longer side in {longer['count']} of {longer['n']} pairs, {longer['share']:.0%} "
         f"[{low:.0%}, {high:.0%}]. Vertical lines: medians."
     )
-    return _save("lengths", "Does length tell the two sides apart?", subtitle, 3.6, plot, folder)
-
-
-def _rows(axes: Axes, labels: list[str]) -> None:
-    axes.set_yticks(range(len(labels)), [label.replace("$", r"\$") for label in labels])
-    axes.set_ylim(len(labels) - 0.4, -0.6)
-
-
-def _save(
-    name: str, title: str, subtitle: str, height: float, plot: Callable[[Axes], None], folder: Path
-) -> list[Path]:
-    from matplotlib import rc_context
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    style: Any = {
-        "font.family": ["DejaVu Sans"],
-        "font.size": 9,
-        "text.color": INK,
-        "axes.labelcolor": FAINT,
-        "xtick.color": FAINT,
-        "ytick.color": INK,
-        "svg.hashsalt": name,
-        "svg.fonttype": "path",
-    }
-    lines = textwrap.wrap(subtitle, _LINE)
-    head = 0.42 + 0.17 * len(lines)
-    height += head
-    with rc_context(style):
-        canvas = Figure(figsize=(WIDTH, height), dpi=200, facecolor=PAPER)
-        canvas.set_layout_engine("constrained", rect=(0, 0, 1, 1 - head / height))
-        FigureCanvasAgg(canvas)
-        axes = canvas.add_subplot()
-        for side in ("top", "right", "left"):
-            axes.spines[side].set_visible(False)
-        axes.spines["bottom"].set_color(GRID)
-        axes.tick_params(length=0)
-        axes.grid(axis="x", color=GRID, linewidth=0.8)
-        axes.set_axisbelow(True)
-        plot(axes)
-        canvas.text(0.01, 1 - 0.1 / height, title, va="top", fontsize=11.5, fontweight="bold", color=INK)
-        canvas.text(0.01, 1 - 0.34 / height, "\n".join(lines), va="top", fontsize=8.5, color=FAINT, linespacing=1.35)
-        written = []
-        for suffix, metadata in ((".png", {"Software": None}), (".svg", {"Date": None})):
-            buffer = io.BytesIO()
-            canvas.savefig(buffer, format=suffix[1:], metadata=metadata)
-            write_bytes(folder / f"{name}{suffix}", buffer.getvalue())
-            written.append(folder / f"{name}{suffix}")
-    return written
+    return save("lengths", "Does length tell the two sides apart?", subtitle, 3.6, plot, folder, line=_LINE)

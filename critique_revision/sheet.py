@@ -82,7 +82,7 @@ def write_sheet(pairs: Sequence[PreferencePair], sheet: Path, *, rows: int, seed
         first: Side = "a" if row_seed(seed, "side", identity) % 2 else "b"
         sides = (pair.chosen[-1].content, pair.rejected[-1].content)
         cells = (conversation_text(pair.prompt), *(sides if first == "a" else sides[::-1]))
-        table.writerow((number, *map(_cell, cells), *("" for _ in FILLED)))
+        table.writerow((number, *map(cell, cells), *("" for _ in FILLED)))
         keys.append(KeyRow(row=number, prompt_id=pair.prompt_id, pair=identity, chosen=first))
     key = SheetKey(run_id=run_id, seed=seed, pairs=len(pairs), rows=tuple(keys))
     # The key first: a sheet without one cannot be read.
@@ -114,7 +114,7 @@ def read_sheet(sheet: Path) -> dict[str, Any]:
         judged += any(row[name].strip() for name in FILLED if name != "note")
         for question in QUESTIONS:
             for side in ("a", "b"):
-                vote = _yes_or_no(row[f"{question}_{side}"], sheet, known.row, f"{question}_{side}")
+                vote = yes_or_no(row[f"{question}_{side}"], sheet, known.row, f"{question}_{side}")
                 if vote is not None:
                     votes[question]["chosen" if side == known.chosen else "rejected"].append(vote)
         found = _better(row["better"], sheet, known.row)
@@ -139,7 +139,8 @@ def _identity(pair: PreferencePair) -> str:
     return digest([pair.prompt_id, pair.chosen[-1].content, pair.rejected[-1].content])
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
+    """``text`` as a cell that no spreadsheet reads as a formula."""
     return f"'{text}" if text.startswith(FORMULA) else text
 
 
@@ -176,10 +177,11 @@ def _read_rows(sheet: Path) -> dict[int, dict[str, str]]:
     return rows
 
 
-def _yes_or_no(cell: str, sheet: Path, row: int, column: str) -> bool | None:
-    word = cell.strip().casefold()
+def yes_or_no(filled: str, sheet: Path, row: int, column: str) -> bool | None:
+    """A reader's y or n; None for an empty cell. Raises `DataError` for anything else."""
+    word = filled.strip().casefold()
     if word and word not in WORDS:
-        raise DataError(f"{shown(sheet)}, row {row}: {column} is '{cell}'.", mend="Write y or n, or leave it empty.")
+        raise DataError(f"{shown(sheet)}, row {row}: {column} is '{filled}'.", mend="Write y or n, or leave it empty.")
     return WORDS[word] if word else None
 
 

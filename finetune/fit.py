@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
@@ -66,11 +67,11 @@ YOUNGER = {
     "train.desirable_weight": 1.0,
     "train.undesirable_weight": 1.0,
     "data.default_label_prob": None,
+    "data.sources.field": None,
+    "data.sources.max_rows": None,
     "monitors": None,
 }
 """Keys that came later, and their defaults: runs without them keep their identity."""
-YOUNGER_OF_SOURCES = ("field", "max_rows")
-"""Likewise the keys of ``data.sources``; all are null by default."""
 
 TRAIN_LOG = "train_log.jsonl"
 
@@ -109,21 +110,27 @@ def identify(run: Run, *, kind: str, inputs: dict[str, Any], cluster: Cluster | 
 
 
 def _settings(config: dict[str, Any]) -> dict[str, Any]:
-    """The config without the keys in `NO_EFFECT`."""
-    kept = {key: dict(value) if isinstance(value, dict) else value for key, value in config.items()}
+    """The config without the keys in `NO_EFFECT`, and without those in `YOUNGER` that have their default."""
+    kept = copy.deepcopy(config)
     for dotted in NO_EFFECT:
-        section, _, key = dotted.rpartition(".")
-        (kept[section] if section else kept).pop(key, None)
-    for dotted, default in YOUNGER.items():
-        section, _, key = dotted.rpartition(".")
-        values = kept.get(section, {}) if section else kept
-        if values.get(key, default) == default:
+        *sections, key = dotted.split(".")
+        for values in _reached(kept, sections):
             values.pop(key, None)
-    kept["data"]["sources"] = [
-        {key: value for key, value in source.items() if value is not None or key not in YOUNGER_OF_SOURCES}
-        for source in kept["data"]["sources"]
-    ]
+    for dotted, default in YOUNGER.items():
+        *sections, key = dotted.split(".")
+        for values in _reached(kept, sections):
+            if values.get(key, default) == default:
+                values.pop(key, None)
     return kept
+
+
+def _reached(config: dict[str, Any], sections: Sequence[str]) -> list[dict[str, Any]]:
+    """The mappings at the end of a path; a list on the way stands for each of its entries, an absent key for none."""
+    reached = [config]
+    for name in sections:
+        found = [values[name] for values in reached if values.get(name) is not None]
+        reached = [entry for value in found for entry in (value if isinstance(value, list) else [value])]
+    return reached
 
 
 def already_done(output_dir: Path, identity: Identity, options: Options, reporter: Reporter) -> Manifest | None:

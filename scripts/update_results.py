@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
+from evaluation.outputs import Table
 from evaluation.records import Results
-from scripts.update_readme import SHIPPED, tables
+from scripts.update_readme import SHIPPED, markdown, tables
 from studies.measure import Estimate, Outcome, Row
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -45,10 +45,9 @@ def _shown(value: Estimate | None, scale: float, *, signed: bool) -> str:
     return f"{centre} [{scale * value.low:{sign}.0f}, {scale * value.high:{sign}.0f}]"
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, first column left, the others right."""
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+def table(columns: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    return markdown(Table("", columns, rows))
 
 
 def overview(outcome: Outcome) -> str:

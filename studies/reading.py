@@ -15,15 +15,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from critique_revision.sheet import cell, yes_or_no
 from evaluation.metrics import FULL_REFUSALS
 from evaluation.records import Sample
 from evaluation.statistics.mean import wilson
-from runs.errors import DataError
+from runs.errors import DataError, UsageError
 from runs.identity import digest
 from runs.records import read_jsonl
 
 COLUMNS = ("row", "prompt", "answer", "declines")
-VERDICTS = {"y": True, "n": False}
 
 
 class Agreement(NamedTuple):
@@ -61,12 +61,14 @@ def drawn(samples: Sequence[Sample], count: int, seed: int) -> list[Sample]:
 
 
 def write_sheet(path: Path, rows: Sequence[Sample]) -> None:
-    """The answers without their models."""
+    """The answers without their models. Raises `UsageError` where a sheet is already: verdicts are not to be lost."""
+    if path.exists():
+        raise UsageError(f"{path} exists, perhaps with verdicts.", mend="Choose another --sheet.")
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as handle:
         writer = csv.writer(handle)
         writer.writerow(COLUMNS)
-        writer.writerows((number, row.prompt.text, row.response, "") for number, row in enumerate(rows, start=1))
+        writer.writerows((number, cell(row.prompt.text), cell(row.response), "") for number, row in enumerate(rows, 1))
 
 
 def read_sheet(path: Path, rows: Sequence[Sample]) -> list[bool]:
@@ -77,12 +79,15 @@ def read_sheet(path: Path, rows: Sequence[Sample]) -> list[bool]:
     """
     with path.open(encoding="utf-8", newline="") as handle:
         lines = list(csv.DictReader(handle))
-    if [line["answer"] for line in lines] != [row.response for row in rows]:
+    if [line["answer"] for line in lines] != [cell(row.response) for row in rows]:
         raise DataError(f"{path} is not the sheet of these answers.", mend="Name the same runs, --rows and --seed.")
-    for line in lines:
-        if line["declines"].strip().lower() not in VERDICTS:
-            raise DataError(f"{path}, row {line['row']}: declines is '{line['declines']}'.", mend="Write y or n.")
-    return [VERDICTS[line["declines"].strip().lower()] for line in lines]
+    verdicts = []
+    for number, line in enumerate(lines, start=1):
+        verdict = yes_or_no(line["declines"], path, number, "declines")
+        if verdict is None:
+            raise DataError(f"{path}, row {number}: declines is empty.", mend="Write y or n.")
+        verdicts.append(verdict)
+    return verdicts
 
 
 def agreement(rows: Sequence[Sample], verdicts: Sequence[bool]) -> Agreement:

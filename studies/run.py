@@ -6,7 +6,6 @@ Every step is a command of this project in a process of its own, and goes on whe
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 from collections import Counter
@@ -20,6 +19,7 @@ from evaluation.records import Sample
 from runs import config as configs
 from runs.atomic import write_text
 from runs.errors import unknown_name
+from runs.manifest import read_manifest
 from runs.records import read_jsonl
 from studies.measure import Outcome, Row, row
 from studies.plan import Study
@@ -91,11 +91,6 @@ def family_with(study: Study, folders: Mapping[str, Path]) -> Path:
     return path
 
 
-def pair_count(folder: Path) -> int:
-    """Pairs that a checkpoint was trained on."""
-    return int(json.loads((folder / "manifest.json").read_bytes())["counts"]["rows_trained"])
-
-
 def carry_out(study: Study, line: str) -> Outcome:
     """All steps; the outcome is written to the study's folder as well."""
     study.output_dir.mkdir(parents=True, exist_ok=True)
@@ -109,7 +104,8 @@ def carry_out(study: Study, line: str) -> Outcome:
     for group, names in groups.items():
         runs = [answers(study, family, name) for name in names]
         about = study.variants[names[0]].about
-        rows.append(row(group, about, runs, references, pair_count(folders[names[0]])))
+        trained = read_manifest(folders[names[0]], rebuild=line).counts["rows_trained"]
+        rows.append(row(group, about, runs, references, trained))
     categories = Counter(sample.prompt.category for sample in references["base"])
     outcome = Outcome(
         title=study.title,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,13 +9,11 @@ from typing import TYPE_CHECKING, Any
 from evaluation.report import figures
 from evaluation.report.figures import FAINT, GRID, INK, MUTED, PAPER, Bars, Dots, Figure, Forest, Plane, points
 from evaluation.report.interactive import plane_limits
-from runs.atomic import write_bytes
+from runs.drawing import literal, rows, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-WIDTH = 8.6
-"""Inches."""
 _LINE = 118
 """Characters in a line of the subtitle."""
 _MARKERS = {
@@ -32,52 +28,17 @@ def save_figure(figure: Figure, folder: Path) -> list[Path]:
     Raises:
         UserError: the folder cannot be written.
     """
-    from matplotlib import rc_context
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure as Canvas
-
-    written = []
-    style: Any = {
-        "font.family": ["DejaVu Sans"],
-        "font.size": 9,
-        "text.color": INK,
-        "axes.labelcolor": FAINT,
-        "xtick.color": FAINT,
-        "ytick.color": INK,
-        "svg.hashsalt": figure.name,
-        "svg.fonttype": "path",
+    renderers: dict[str, Callable[[Axes, Any], None]] = {
+        "forest": _forest,
+        "dots": _dots,
+        "bars": _bars,
+        "plane": _plane,
     }
-    with rc_context(style):
-        subtitle = textwrap.wrap(figure.subtitle, _LINE)
-        head = 0.42 + 0.17 * len(subtitle)
-        height = _height(figure) + head
-        canvas = Canvas(figsize=(WIDTH, height), dpi=200, facecolor=PAPER)
-        canvas.set_layout_engine("constrained", rect=(0, 0, 1, 1 - head / height))
-        FigureCanvasAgg(canvas)
-        axes = canvas.add_subplot()
-        _plain(axes)
-        renderers: dict[str, Callable[[Axes, Any], None]] = {
-            "forest": _forest,
-            "dots": _dots,
-            "bars": _bars,
-            "plane": _plane,
-        }
+
+    def plot(axes: Axes) -> None:
         renderers[figure.kind](axes, figure)
-        # Model and category names are text, not TeX: a "$" in them must not start mathematics.
-        canvas.text(0.01, 1 - 0.1 / height, _text(figure.title), va="top", fontsize=11.5, fontweight="bold", color=INK)
-        canvas.text(
-            0.01, 1 - 0.34 / height, _text("\n".join(subtitle)), va="top", fontsize=8.5, color=FAINT, linespacing=1.35
-        )
-        for suffix, metadata in ((".png", {"Software": None}), (".svg", {"Date": None})):
-            buffer = io.BytesIO()
-            canvas.savefig(buffer, format=suffix[1:], metadata=metadata)
-            write_bytes(folder / f"{figure.name}{suffix}", buffer.getvalue())
-            written.append(folder / f"{figure.name}{suffix}")
-    return written
 
-
-def _text(value: str) -> str:
-    return value.replace("$", r"\$")
+    return save(figure.name, figure.title, figure.subtitle, _height(figure), plot, folder, line=_LINE)
 
 
 def _height(figure: Figure) -> float:
@@ -88,20 +49,6 @@ def _height(figure: Figure) -> float:
     if isinstance(figure, Bars):
         return 1.2 + 0.34 * max(len(figure.bars), 2)
     return 5.0
-
-
-def _plain(axes: Axes) -> None:
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(GRID)
-    axes.tick_params(length=0)
-    axes.grid(axis="x", color=GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-
-
-def _rows(axes: Axes, labels: list[str]) -> None:
-    axes.set_yticks(range(len(labels)), [_text(label) for label in labels])
-    axes.set_ylim(len(labels) - 0.4, -0.6)
 
 
 def _forest(axes: Axes, figure: Forest) -> None:
@@ -133,7 +80,7 @@ def _forest(axes: Axes, figure: Forest) -> None:
             color=MUTED if row.muted else INK,
             annotation_clip=False,
         )
-    _rows(axes, [row.label for row in figure.rows])
+    rows(axes, [row.label for row in figure.rows])
     axes.set_xlim(100 * figure.span[0], 100 * figure.span[1])
     axes.set_xlabel("difference in points, 95 % interval", fontsize=8.5)
 
@@ -150,10 +97,10 @@ def _dots(axes: Axes, figure: Dots) -> None:
             if dot.low is not None and dot.high is not None:
                 axes.plot([100 * dot.low, 100 * dot.high], [y, y], color=own, linewidth=1.4)
             axes.plot(100 * dot.value, y, marker=marker, markersize=5.5, color=own, linestyle="none")
-        axes.plot([], [], marker=marker, color=colour, linestyle="none", label=_text(series))
+        axes.plot([], [], marker=marker, color=colour, linestyle="none", label=literal(series))
     if figure.reference is not None:
         axes.axvline(100 * figure.reference, color=FAINT, linewidth=1, linestyle=":")
-    _rows(axes, list(figure.rows))
+    rows(axes, list(figure.rows))
     axes.set_xlim(-2, 102)
     axes.set_xlabel("points of 100, 95 % interval", fontsize=8.5)
     axes.figure.legend(loc="outside lower left", ncols=len(figure.series), frameon=False, fontsize=8.5)
@@ -164,7 +111,7 @@ def _bars(axes: Axes, figure: Bars) -> None:
     for position, bar in enumerate(figure.bars):
         left = 0.0
         for segment in bar.segments:
-            label = None if segment.label in named else _text(segment.label.replace("_", " "))
+            label = None if segment.label in named else literal(segment.label.replace("_", " "))
             named.add(segment.label)
             axes.barh(
                 position,
@@ -177,7 +124,7 @@ def _bars(axes: Axes, figure: Bars) -> None:
                 label=label,
             )
             left += 100 * segment.share
-    _rows(axes, [bar.label for bar in figure.bars])
+    rows(axes, [bar.label for bar in figure.bars])
     axes.set_xlim(0, 100)
     axes.set_xlabel("share of answers, %", fontsize=8.5)
     axes.figure.legend(loc="outside lower left", ncols=5, frameon=False, fontsize=8)
@@ -203,7 +150,7 @@ def _plane(axes: Axes, figure: Plane) -> None:
             markeredgecolor=PAPER,
         )
         axes.annotate(
-            _text(point.label), (100 * point.x, 100 * point.y), xytext=(0, 9), textcoords="offset points",
+            literal(point.label), (100 * point.x, 100 * point.y), xytext=(0, 9), textcoords="offset points",
             ha="center", fontweight="bold", color=colour, path_effects=[withStroke(linewidth=3, foreground=PAPER)],
         )  # fmt: skip
     for start, end in zip(figure.points, figure.points[1:], strict=False):
