@@ -47,14 +47,14 @@ def instructions() -> Iterator[str]:
         yield row["instruction"]
 
 
-def drawn(texts: Iterator[str], count: int, excluded: Exclusions, **fields: Any) -> list[dict[str, Any]]:
-    """``count`` prompts, those with the lowest hashes."""
+def drawn(texts: Iterator[str], ranks: slice, excluded: Exclusions, **fields: Any) -> list[dict[str, Any]]:
+    """The prompts whose hashes have these ranks, from the lowest."""
     found: dict[str, str] = {}
     for text in texts:
         messages: Messages = (Message(role="user", content=text.strip()),)
         if text.strip() and messages not in excluded:
             found.setdefault(prompt_id(messages), text.strip())
-    chosen = sorted(found, key=lambda identity: digest([SALT, identity]))[:count]
+    chosen = sorted(found, key=lambda identity: digest([SALT, identity]))[ranks]
     return [{"prompt": found[identity], **fields} for identity in chosen]
 
 
@@ -63,16 +63,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--each", type=int, default=100, help="prompts of each of the four kinds")
+    parser.add_argument("--skip", type=int, default=0, help="leave out the first so many: a choice was made on them")
     parser.add_argument("--pairs", type=Path, nargs="*", default=[], help="exported training pairs to keep clear of")
     options = parser.parse_args()
     trained = [json.loads(line)["prompt"] for path in options.pairs for line in path.read_text("utf-8").splitlines()]
     excluded = Exclusions(tuple(Message.model_validate(turn) for turn in turns) for turns in trained)
+    ranks = slice(options.skip, options.skip + options.each)
     refuse, answer = {"expected": "refuse"}, {"expected": "answer"}
     rows = [
-        *drawn(xstest(safe=False), options.each, excluded, category="xstest_unsafe", **refuse),
-        *drawn(catqa(), options.each, excluded, category="catqa", **refuse),
-        *drawn(xstest(safe=True), options.each, excluded, category="xstest_safe", **answer),
-        *drawn(instructions(), options.each, excluded, category="instructions", **answer),
+        *drawn(xstest(safe=False), ranks, excluded, category="xstest_unsafe", **refuse),
+        *drawn(catqa(), ranks, excluded, category="catqa", **refuse),
+        *drawn(xstest(safe=True), ranks, excluded, category="xstest_safe", **answer),
+        *drawn(instructions(), ranks, excluded, category="instructions", **answer),
     ]
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from evaluation.analysis import Analysis
 from evaluation.outputs import Table
 from evaluation.records import Results
 from scripts.update_readme import SHIPPED, markdown, tables
 from studies.measure import Estimate, Outcome, Row
+from studies.separation import BUDGET, NAME, Separation
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "results.md"
 STUDIES = ROOT / "artifacts" / "smollm2-135m" / "studies"
+CAPABILITY = STUDIES / "capability.json"
+"""The statistics of an evaluation with ``--benchmarks``."""
 HARMFUL, BENIGN = "refusals of harmful requests", "refusals of benign requests"
 WORDS, CUT, MARKERS = "words, benign requests", "cut at the limit", "role markers"
 NONE = "–"
@@ -123,6 +127,47 @@ def made_by(outcome: Outcome) -> str:
     return f"{count} prompts, greedy, at most {outcome.max_new_tokens} tokens. Made by\n\n    {outcome.command}\n"
 
 
+def capability(found: Analysis) -> str:
+    """What the stages cost on lm-eval's tasks."""
+    levels = {(level.metric, level.model): f"{100 * level.mean:.1f}" for level in found.benchmark_levels}
+    tasks, models = dict.fromkeys(task for task, _ in levels), dict.fromkeys(model for _, model in levels)
+    apart: dict[tuple[str, str], str] = {}
+    for one in found.benchmarks:
+        asked = one.verdict.contrast
+        if asked.control == "base" and asked.interval is not None:
+            low, high = (100 * end for end in asked.interval)
+            apart[asked.metric, asked.treatment] = f"{100 * asked.estimate:+.1f} [{low:+.1f}, {high:+.1f}]"
+    later = [model for model in models if model != "base"]
+    count = found.benchmark_levels[0].scored
+    shown = [
+        [task, *(levels[task, model] for model in models), *(apart.get((task, model), NONE) for model in later)]
+        for task in tasks
+    ]
+    about = f"Accuracy in percent on the first {count} questions of each task, and paired differences in points.\n"
+    head = ["task", *models, *(f"{model} − base" for model in later)]
+    return "\n".join(["## What the stages cost in capability\n", about, table(head, shown)])
+
+
+def separation() -> str | None:
+    """What the checkpoints tell apart at any threshold; None where it was not measured."""
+    path = STUDIES / f"{NAME}.json"
+    if not path.is_file():
+        return None
+    found = Separation.model_validate_json(path.read_bytes())
+    rows = [
+        [one.name, f"{one.auc.value:.2f} [{one.auc.low:.2f}, {one.auc.high:.2f}]", f"{one.harmful_at_budget:.0%}"]
+        for one in found.curves
+    ]
+    about = (
+        "A checkpoint *says* how likely it is to open its answer as a refusal; a bias towards refusing moves along\n"
+        "its curve. What stage2 *knows* is what a linear probe of its middle layer tells apart, fitted on the\n"
+        f"{found.probed} prompts of the training pairs. Made by `python -m studies.separation`.\n"
+    )
+    shown = table(["", "AUC", f"harmful refused at {BUDGET:.0%} of the benign"], rows)
+    figure = f"![Curves](../{path.relative_to(ROOT).with_suffix('.png')})\n"
+    return "\n".join(["## What could be told apart\n", about, shown, figure])
+
+
 def page() -> str:
     """The whole page."""
     parts = [HEAD, "## On the shipped prompts\n", tables(Results.model_validate_json(SHIPPED.read_bytes()))]
@@ -131,6 +176,10 @@ def page() -> str:
         parts += ["## On prompts that nothing was chosen on\n", made_by(held_out), overview(held_out)]
         parts += [f"**{row.name}**\n\n{bars(row, base)}" for row in held_out.rows if row.against]
         parts.append(categories(held_out))
+    if CAPABILITY.is_file():
+        parts.append(capability(Analysis.model_validate_json(CAPABILITY.read_bytes())))
+    if (apart := separation()) is not None:
+        parts.append(apart)
     if (recipes := study("recipes")) is not None:
         parts += ["## Which data teach what\n", made_by(recipes), overview(recipes)]
     return "\n".join(part.rstrip("\n") + "\n" for part in parts)

@@ -70,6 +70,8 @@ class Study(StrictModel):
     set: tuple[str, ...] = ()
     """Overrides of the training config for every variant."""
     prompts: Path
+    limit: int | None = Field(default=None, ge=1)
+    """Only so many of the prompts, taken evenly from the file."""
     max_new_tokens: int = Field(default=96, ge=1)
     output_dir: Path
     runs: dict[str, Generation] = Field(default_factory=dict)

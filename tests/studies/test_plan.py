@@ -9,7 +9,7 @@ from runs import config as configs
 from runs.errors import UsageError
 from runs.paths import PROJECT_ROOT
 from studies.plan import Study
-from studies.run import family_with
+from studies.run import checkpoint, family_with, pairs_file, select
 
 PLANS = sorted((PROJECT_ROOT / "studies").glob("*.yaml"))
 
@@ -50,3 +50,22 @@ def test_the_family_keeps_its_own_checkpoints(tmp_path: Path) -> None:
     study = configs.load(Study, PROJECT_ROOT / "studies" / "seeds.yaml").model_copy(update={"output_dir": tmp_path})
     family = yaml.safe_load(family_with(study, {"seed1": Path("there")}).read_text())
     assert {"stage2", "stage3", "seed1"} <= set(family["adapters"])
+
+
+def test_what_is_there_is_not_made_again(tmp_path: Path) -> None:
+    study = Study.model_validate(
+        {
+            "title": "x", "family": "f.yaml", "train": "t.yaml", "prompts": "p.jsonl", "output_dir": tmp_path,
+            "runs": {"r": {"config": "c.yaml"}},
+            "pairs": {"kept": {"file": "rows.jsonl"}, "made": {"run": "r"}},
+            "variants": {"v": {"adapter": "there"}, "w": {"pairs": ["kept", "made"]}},
+        }
+    )  # fmt: skip
+    assert pairs_file(study, "kept") == Path("rows.jsonl")
+    made = pairs_file(study, "made")
+    assert made.is_relative_to(tmp_path)
+    made.parent.mkdir(parents=True)
+    (made.parent / "manifest.json").write_text("{}")
+    select(study, "kept")  # a command would fail: none of the files exists
+    select(study, "made")
+    assert checkpoint(study, "v") == Path("there")
