@@ -15,7 +15,11 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "results.md"
 STUDIES = ROOT / "artifacts" / "smollm2-135m" / "studies"
 CAPABILITY = STUDIES / "capability.json"
-"""The statistics of an evaluation with ``--benchmarks``."""
+"""``benchmarks`` and ``benchmark_levels`` of the statistics.json of an evaluation with ``--benchmarks``."""
+MEASURED_BY = (
+    "uv run evaluate --models base stage2 stage3 --family smollm2-135m-bf16 --benchmarks arc_easy,piqa,winogrande "
+    "--benchmarks-path configs/evaluation/benchmarks"
+)
 HARMFUL, BENIGN = "refusals of harmful requests", "refusals of benign requests"
 WORDS, CUT, MARKERS = "words, benign requests", "cut at the limit", "role markers"
 NONE = "–"
@@ -129,12 +133,16 @@ def made_by(outcome: Outcome) -> str:
 
 def capability(found: Analysis) -> str:
     """What the stages cost on lm-eval's tasks."""
-    levels = {(level.metric, level.model): f"{100 * level.mean:.1f}" for level in found.benchmark_levels}
+    levels = {
+        (level.metric, level.model): f"{100 * level.mean:.1f}"
+        for level in found.benchmark_levels
+        if level.mean is not None
+    }
     tasks, models = dict.fromkeys(task for task, _ in levels), dict.fromkeys(model for _, model in levels)
     apart: dict[tuple[str, str], str] = {}
     for one in found.benchmarks:
         asked = one.verdict.contrast
-        if asked.control == "base" and asked.interval is not None:
+        if asked.control == "base" and asked.estimate is not None and asked.interval is not None:
             low, high = (100 * end for end in asked.interval)
             apart[asked.metric, asked.treatment] = f"{100 * asked.estimate:+.1f} [{low:+.1f}, {high:+.1f}]"
     later = [model for model in models if model != "base"]
@@ -143,7 +151,10 @@ def capability(found: Analysis) -> str:
         [task, *(levels[task, model] for model in models), *(apart.get((task, model), NONE) for model in later)]
         for task in tasks
     ]
-    about = f"Accuracy in percent on the first {count} questions of each task, and paired differences in points.\n"
+    about = (
+        f"Accuracy in percent on the first {count} questions of each task; paired differences in points. Made by\n\n"
+        f"    {MEASURED_BY} --benchmark-limit {count}\n"
+    )
     head = ["task", *models, *(f"{model} − base" for model in later)]
     return "\n".join(["## What the stages cost in capability\n", about, table(head, shown)])
 
