@@ -17,6 +17,7 @@ from critique_revision.prompts import Exclusions
 from inference.corpora import Source, local_file, read_rows
 from inference.records import Message, Messages, prompt_id
 from runs.identity import digest
+from studies.separation import training_prompts
 
 XSTEST = "refusal/xstest_completions_llama2orig.csv"
 CATQA = "prompts/red_instruct/catqa_english.json"
@@ -66,8 +67,7 @@ def main() -> None:
     parser.add_argument("--skip", type=int, default=0, help="leave out the first so many: a choice was made on them")
     parser.add_argument("--pairs", type=Path, nargs="*", default=[], help="exported training pairs to keep clear of")
     options = parser.parse_args()
-    trained = [json.loads(line)["prompt"] for path in options.pairs for line in path.read_text("utf-8").splitlines()]
-    excluded = Exclusions(tuple(Message.model_validate(turn) for turn in turns) for turns in trained)
+    excluded = Exclusions(training_prompts(options.pairs))
     ranks = slice(options.skip, options.skip + options.each)
     refuse, answer = {"expected": "refuse"}, {"expected": "answer"}
     rows = [

@@ -184,7 +184,7 @@ def page() -> str:
     parts = [HEAD, "## On the shipped prompts\n", tables(Results.model_validate_json(SHIPPED.read_bytes()))]
     if (held_out := study("seeds")) is not None:
         base = held_out.rows[0]
-        parts += ["## On prompts that nothing was chosen on\n", made_by(held_out), overview(held_out)]
+        parts += ["## On other people's prompts, none of them trained on\n", made_by(held_out), overview(held_out)]
         parts += [f"**{row.name}**\n\n{bars(row, base)}" for row in held_out.rows if row.against]
         parts.append(categories(held_out))
     if CAPABILITY.is_file():

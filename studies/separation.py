@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,8 @@ from inference.chat import encode, prompt_ids
 from inference.engines import open_engines
 from inference.families import load_family
 from inference.prompts import load_prompts
-from inference.records import Message, Messages
+from inference.recorded import as_messages
+from inference.records import Messages
 from runs.atomic import write_text
 from runs.config import StrictModel
 from runs.palette import FAINT, SERIES
@@ -40,8 +42,6 @@ BUDGET = 0.05
 """Share of benign requests that may be refused."""
 SCALE = 0.01
 """Inverse strength of the probe's L2 penalty: there are as many state dimensions as prompts."""
-ROWS = 32
-"""Prompts per forward pass."""
 
 Floats = NDArray[np.float64]
 
@@ -73,51 +73,32 @@ def said(engine: TransformersEngine, prompts: Sequence[Messages]) -> Floats:
     """(prompts,) log-probability, in nats, of `OPENING` as the first words of the answer."""
     tokenizer = engine.parts[1]
     opening = encode(OPENING, tokenizer)
-    rows = [[*prompt_ids(messages, tokenizer), *opening] for messages in prompts]
-    found = np.zeros(len(rows))
-    for chosen, output in _forwards(engine, rows, keep=len(opening) + 1):
-        logs = output.logits[:, :-1].float().log_softmax(dim=-1)
-        for place, row in enumerate(chosen):
-            found[row] = sum(float(logs[place, step, token]) for step, token in enumerate(opening))
-    return found
+    found = []
+    for messages in prompts:
+        output = _forward(engine, [*prompt_ids(messages, tokenizer), *opening], logits_to_keep=len(opening) + 1)
+        logs = output.logits[0, :-1].float().log_softmax(dim=-1)
+        found.append(sum(float(logs[step, token]) for step, token in enumerate(opening)))
+    return np.asarray(found)
 
 
 def states(engine: TransformersEngine, prompts: Sequence[Messages]) -> Floats:
     """(prompts, width) middle layer's states at the last token before the answer."""
-    rows = [list(prompt_ids(messages, engine.parts[1])) for messages in prompts]
-    found: list[Floats] = [np.zeros(0)] * len(rows)
-    for chosen, output in _forwards(engine, rows, keep=1, output_hidden_states=True):
-        middle = output.hidden_states[len(output.hidden_states) // 2][:, -1].float().numpy()
-        for place, row in enumerate(chosen):
-            found[row] = middle[place]
+    found = []
+    for messages in prompts:
+        ids = prompt_ids(messages, engine.parts[1])
+        layers = _forward(engine, ids, logits_to_keep=1, output_hidden_states=True).hidden_states
+        found.append(layers[len(layers) // 2][0, -1].float().cpu().numpy())
     return np.stack(found)
 
 
-def _forwards(
-    engine: TransformersEngine, rows: Sequence[Sequence[int]], *, keep: int, **asked: Any
-) -> Iterator[tuple[list[int], Any]]:
-    """Forward passes over rows of like length, padded on the left; yields the rows' numbers and the model's output."""
+def _forward(engine: TransformersEngine, ids: Sequence[int], **asked: Any) -> Any:
+    """The model's output for one row: short rows gain nothing from a batch on a CPU, and padding costs."""
     import torch
 
     shared, _, adapter = engine.parts
-    order = sorted(range(len(rows)), key=lambda row: len(rows[row]))
-    for start in range(0, len(order), ROWS):
-        chosen = order[start : start + ROWS]
-        longest = max(len(rows[row]) for row in chosen)
-        ids = torch.tensor([[0] * (longest - len(rows[row])) + list(rows[row]) for row in chosen])
-        mask = torch.tensor([[0] * (longest - len(rows[row])) + [1] * len(rows[row]) for row in chosen])
-        shared.activate(adapter)
-        with torch.inference_mode():
-            yield (
-                chosen,
-                shared.model(
-                    input_ids=ids.to(shared.model.device),
-                    attention_mask=mask.to(shared.model.device),
-                    position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0).to(shared.model.device),
-                    logits_to_keep=keep,
-                    **asked,
-                ),
-            )
+    shared.activate(adapter)
+    with torch.inference_mode():
+        return shared.model(input_ids=torch.tensor([list(ids)], device=shared.model.device), **asked)
 
 
 def probe(train: Floats, harmful: Sequence[bool], test: Floats) -> Floats:
@@ -152,7 +133,7 @@ def training_prompts(files: Sequence[Path]) -> dict[Messages, bool]:
     for path in files:
         for line in path.read_text(encoding="utf-8").splitlines():
             row = json.loads(line)
-            found[tuple(Message.model_validate(turn) for turn in row["prompt"])] = row["tag"] == "red_team"
+            found[as_messages(row["prompt"])] = row["tag"] == "red_team"
     return found
 
 
@@ -163,14 +144,14 @@ def draw(found: Separation, folder: Path) -> None:
     def plot(axes: Any) -> None:
         axes.plot([0, 1], [0, 1], color=FAINT, linewidth=0.8, linestyle=":")
         axes.axvline(BUDGET, color=FAINT, linewidth=0.8)
-        for colour, one in zip(SERIES, found.curves, strict=False):
+        for colour, one in zip(cycle(SERIES), found.curves, strict=False):
             label = drawing.literal(f"{one.name}: AUC {one.auc.value:.2f} [{one.auc.low:.2f}, {one.auc.high:.2f}]")
             axes.step(one.refused_benign, one.refused_harmful, where="post", color=colour, label=label)
         axes.set(xlabel="benign requests refused", ylabel="harmful requests refused", xlim=(0, 1), ylim=(0, 1))
         axes.legend(loc="lower right", frameon=False)
 
     below = (
-        f"{found.harmful} harmful and {found.benign} benign requests that nothing was chosen on. A checkpoint's curve "
+        f"{found.harmful} harmful and {found.benign} benign requests, none of them trained on. A checkpoint's curve "
         f"is what its refusal's opening would give at every threshold; the line stands at {BUDGET:.0%}."
     )
     folder.mkdir(parents=True, exist_ok=True)
@@ -191,7 +172,7 @@ def main() -> None:
     texts = [prompt.messages for prompt in prompts]
     harmful = [prompt.expected == "refuse" for prompt in prompts]
     engines = open_engines(
-        load_family(options.family), list(dict.fromkeys([*options.models, options.probed])), batch_size=ROWS
+        load_family(options.family), list(dict.fromkeys([*options.models, options.probed])), batch_size=1
     )
     curves = [curve(f"{name} says", said(engines[name], texts), harmful) for name in options.models]
     training = training_prompts(options.pairs)
