@@ -45,7 +45,9 @@ def benchmarks_identity(names: Sequence[str], path: Path | None, limit: int | No
 
 
 def open_tasks(names: Sequence[str], path: Path | None) -> TaskManager:
-    """lm-eval's index of tasks, after checking that it knows every one of ``names``.
+    """lm-eval's index of tasks, after checking that it knows every one of ``names`` and can read its questions.
+
+    A missing file or a hub out of reach shows itself here, before a model has spent an hour on its answers.
 
     Args:
         names: tasks, groups or tags.
@@ -54,7 +56,16 @@ def open_tasks(names: Sequence[str], path: Path | None) -> TaskManager:
 
     Raises:
         UsageError: the folder is missing, or a name is unknown.
+        UserError: a task's data cannot be had.
     """
+    manager = _index(names, path)
+    for name in names:
+        with _quiet(), _data_of(name):
+            manager.load(name)
+    return manager
+
+
+def _index(names: Sequence[str], path: Path | None) -> TaskManager:
     from lm_eval.tasks import TaskManager
 
     if path is not None:
@@ -112,25 +123,18 @@ def _key(model: str, name: str) -> str:
 def _unit(model: str, name: str, engine: TransformersEngine, manager: TaskManager, limit: int | None) -> BenchmarkUnit:
     from lm_eval.evaluator import simple_evaluate
 
-    with _quiet():
-        try:
-            found: Any = simple_evaluate(
-                model=as_lm(engine),
-                tasks=[name],
-                limit=limit,
-                batch_size=int(engine.identity["batch_size"]),
-                use_cache=None,
-                cache_requests=False,
-                bootstrap_iters=BOOTSTRAP,
-                log_samples=True,
-                task_manager=manager,
-            )
-        except (ConnectionError, FileNotFoundError) as error:
-            raise UserError(
-                f"The data of benchmark '{name}' cannot be had.",
-                why=str(error).split("\n", 1)[0],
-                mend="Connect to the hub, or point --benchmarks-path at tasks with local files (docs/evaluation.md).",
-            ) from error
+    with _quiet(), _data_of(name):
+        found: Any = simple_evaluate(
+            model=as_lm(engine),
+            tasks=[name],
+            limit=limit,
+            batch_size=int(engine.identity["batch_size"]),
+            use_cache=None,
+            cache_requests=False,
+            bootstrap_iters=BOOTSTRAP,
+            log_samples=True,
+            task_manager=manager,
+        )
     samples = [
         _sample(model, task, row)
         for task, rows in found["samples"].items()
@@ -178,6 +182,19 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "item"):
         return _plain(value.item())
     return getattr(value, "__name__", type(value).__name__)
+
+
+@contextmanager
+def _data_of(name: str) -> Iterator[None]:
+    """Raise `UserError` where the data of benchmark ``name`` is neither on the disk nor to be fetched."""
+    try:
+        yield
+    except (ConnectionError, FileNotFoundError) as error:
+        raise UserError(
+            f"The data of benchmark '{name}' cannot be had.",
+            why=str(error).split("\n", 1)[0],
+            mend="Connect to the hub, or point --benchmarks-path at tasks with local files (docs/evaluation.md).",
+        ) from error
 
 
 @contextmanager

@@ -145,6 +145,17 @@ def test_unknown_tasks_and_folders_are_named(local_task, tmp_path):
         open_tasks(["arc_easyy"], local_task)
 
 
+def test_data_that_cannot_be_had_shows_before_a_model_answers(local_task, monkeypatch):
+    from evaluation.benchmarks.run import open_tasks
+
+    (local_task / "six.jsonl").unlink()
+    with pytest.raises(UserError, match="data of benchmark 'six' cannot be had"):
+        open_tasks(["six"], local_task)
+    monkeypatch.delenv("CAI_DATA", raising=False)
+    with pytest.raises(UserError, match="CAI_DATA"):
+        open_tasks(["arc_easy"], TASKS)
+
+
 def test_the_shipped_tasks_ask_for_their_data_and_hold_no_path(monkeypatch, tmp_path):
     from lm_eval.tasks import TaskManager
 
