@@ -1,15 +1,6 @@
 """The server around a judge: answers, refusals, batching, metrics, shutdown."""
 
 import asyncio
-import json
-import os
-import random
-import signal
-import socket
-import subprocess
-import sys
-import threading
-import time
 from contextlib import asynccontextmanager
 
 import httpx
@@ -18,9 +9,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from runs.errors import UsageError
 from safety_classifier.serving.app import Service, create_app
-from safety_classifier.serving.batcher import Batcher, QueueFull, estimated_tokens
+from safety_classifier.serving.batcher import estimated_tokens
 from safety_classifier.serving.keys import KeyRing
-from safety_classifier.serving.metrics import Metrics
 from safety_classifier.serving.settings import AuthSection, BatchSection, LimitSection, ServeSettings, key_ring
 from tests.board import asked, exported
 from tests.safety_classifier.stand_in import StandIn
@@ -333,50 +323,6 @@ def test_rows_of_many_requests_share_calls():
     assert len(judge.calls) < 12
 
 
-def batcher_calls(submissions, **settings):
-    """The calls that result when all submissions wait while the model is busy."""
-    judge = StandIn()
-
-    async def go():
-        batcher = Batcher(judge, BatchSection(window_ms=0, **settings), Metrics())
-        batcher.start()
-        judge.gate.clear()
-        first = asyncio.create_task(batcher.submit(["first"], [""]))
-        while not judge.entered.is_set():
-            await asyncio.sleep(0.002)
-        tasks = [asyncio.create_task(batcher.submit(texts, [""] * len(texts))) for texts in submissions]
-        await asyncio.sleep(0.01)
-        judge.gate.set()
-        await asyncio.gather(first, *tasks)
-        await batcher.close()
-
-    asyncio.run(go())
-    return judge.calls[1:]
-
-
-def test_a_call_holds_rows_of_similar_length():
-    short, long = [f"short {n}" for n in range(6)], [f"long {n} " * 100 for n in range(6)]
-    mixed = [[text] for pair in zip(short, long, strict=True) for text in pair]
-    calls = batcher_calls(mixed, max_rows=6)
-    assert sorted(calls[0]) == short
-    assert sorted(calls[1]) == sorted(long)
-
-
-def test_a_call_keeps_to_its_rows_and_tokens():
-    calls = batcher_calls([["abcd" * 10] * 30], max_rows=8)
-    assert max(len(call) for call in calls) == 8
-    calls = batcher_calls([["abcd" * 98] * 10], max_tokens=300)  # 100 tokens each
-    assert [len(call) for call in calls] == [3, 3, 3, 1]
-    calls = batcher_calls([["a" * 9000], ["b" * 9000]], max_tokens=300)  # longer than a call: one each
-    assert [len(call) for call in calls] == [1, 1]
-
-
-def test_a_large_request_does_not_keep_a_small_one_waiting():
-    calls = batcher_calls([["abcd" * 98] * 200, ["abcd" * 98 + "!"]], max_tokens=300, max_queue_tokens=100_000)
-    place = next(number for number, call in enumerate(calls) if any(text.endswith("!") for text in call))
-    assert place <= 2 < len(calls)
-
-
 def test_a_text_that_the_model_cannot_take_fails_alone():
     judge = StandIn()
 
@@ -399,12 +345,6 @@ def test_a_text_that_the_model_cannot_take_fails_alone():
 def test_a_request_larger_than_the_queue_is_refused_by_the_settings():
     with pytest.raises(ValueError, match="could never be taken"):
         ServeSettings(batching=BatchSection(max_queue_rows=4), limits=LimitSection(max_rows=5))
-
-
-def test_estimated_tokens_are_near_for_words_and_for_other_scripts():
-    assert estimated_tokens("", "") == 2
-    assert estimated_tokens("a plain English sentence of words", "") == 10
-    assert estimated_tokens("汉" * 40, "") == 32
 
 
 def test_metrics_are_prometheus_text_with_what_happened():
@@ -502,164 +442,3 @@ def test_the_end_of_the_lifespan_finishes_what_is_queued():
 
     found = asyncio.run(drain())
     assert [one[0].flagged["dangerous_advice"] for one in found] == [True] * 30
-
-
-def test_the_batcher_refuses_what_does_not_fit():
-    async def full():
-        batcher = Batcher(StandIn(), BatchSection(max_queue_rows=2), Metrics())
-        with pytest.raises(QueueFull):
-            await batcher.submit(["a"] * 3, [""] * 3)
-        assert await batcher.submit([], []) == []
-
-    asyncio.run(full())
-
-
-# --- a real process ---------------------------------------------------------------------------------------------------
-
-
-class Server:
-    """The stand-in behind uvicorn in a process of its own."""
-
-    def __init__(self, *words):
-        with socket.create_server(("127.0.0.1", 0)) as sock:
-            self.port = sock.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
-        command = [sys.executable, "-m", "tests.safety_classifier.stand_in", str(self.port), *words]
-        environment = {name: value for name, value in os.environ.items() if name != "SAFETY_CLASSIFIER_KEYS"}
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment)
-
-    def __enter__(self):
-        deadline = time.monotonic() + 900  # importing JAX takes long on a busy machine
-        while time.monotonic() < deadline and self.process.poll() is None:
-            try:
-                if httpx.get(f"{self.url}/readyz", timeout=30).status_code == 200:
-                    return self
-            except httpx.TransportError:
-                time.sleep(0.1)
-        self.process.kill()
-        output, _ = self.process.communicate()
-        raise AssertionError(output.decode())
-
-    def __exit__(self, *_):
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-
-    def stop(self):
-        """SIGTERM; returns the exit code and what was printed."""
-        self.process.send_signal(signal.SIGTERM)
-        output, _ = self.process.communicate(timeout=300)
-        return self.process.returncode, output.decode()
-
-
-def raw_request(port, data):
-    """Send bytes, return the status of the answer; 0 when the connection is closed without one."""
-    with socket.create_connection(("127.0.0.1", port), timeout=180) as sock:
-        sock.sendall(data)
-        sock.shutdown(socket.SHUT_WR)
-        answer = b""
-        while part := sock.recv(65536):
-            answer += part
-    return int(answer.split(b" ", 2)[1]) if answer.startswith(b"HTTP/1.1 ") else 0
-
-
-def http_post(body, *headers):
-    lines = [b"POST /v1/classify HTTP/1.1", b"Host: x", b"Connection: close", *headers]
-    return b"\r\n".join([*lines, b"Content-Length: %d" % len(body), b"", body])
-
-
-def garbage(number):
-    """Bytes of a bad client: what is refused by the protocol, and what is refused by us."""
-    chance = random.Random(number)
-    json_type = b"Content-Type: application/json"
-    noise = chance.randbytes(200)
-    return [
-        noise.replace(b"\n", b" ") + b"\r\n\r\n",
-        b"GET /%s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % (b"a" * 5000),
-        http_post(noise, json_type),
-        http_post(b"\x00" * 1000, json_type),
-        http_post(b'{"text": "', json_type),
-        http_post(b'{"text": [%d]}' % number, json_type),
-        http_post(b'{"text": "' + b"x" * 300_000 + b'"}', json_type),
-        http_post(b'{"text": "a"}'),
-        http_post(b'{"inputs": [' + b",".join([b'{"text": "a"}'] * 100) + b"]}", json_type),
-        b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n"
-        + json_type
-        + b"\r\n\r\nZZ\r\nnot a chunk\r\n",
-    ][number % 10]
-
-
-def test_a_hundred_clients_of_which_half_send_garbage():
-    words = ["hate", "bomb", "idiot", "stab", "flower", "suicide"]
-    wrong, statuses, errors = [], [], []
-
-    def good(number, url):
-        chance = random.Random(number)
-        with httpx.Client(base_url=url, timeout=180) as client:
-            for _ in range(10):
-                texts = [" ".join(chance.choices(words, k=chance.randint(0, 40))) for _ in range(chance.randint(1, 6))]
-                response = client.post("/v1/classify", json={"inputs": [{"text": text} for text in texts]})
-                expected = [StandIn().one(text).model_dump() for text in texts]
-                if response.status_code != 200 or response.json()["results"] != expected:
-                    wrong.append(response.text[:200])
-
-    def bad(number, port):
-        for turn in range(10):
-            try:
-                statuses.append(raw_request(port, garbage(number + turn)))
-            except OSError as error:
-                errors.append(repr(error))
-
-    with Server() as server:
-        clients = [threading.Thread(target=good, args=(n, server.url)) for n in range(50)]
-        clients += [threading.Thread(target=bad, args=(n, server.port)) for n in range(50)]
-        for thread in clients:
-            thread.start()
-        for thread in clients:
-            thread.join()
-        assert httpx.get(f"{server.url}/healthz", timeout=60).status_code == 200
-        code, output = server.stop()
-    assert wrong == []
-    assert errors == []
-    assert {status // 100 for status in statuses} == {4}
-    assert len(statuses) == 500
-    assert code == 0
-    assert "Traceback" not in output
-
-
-def test_sigterm_finishes_what_is_queued_and_exits_with_0(tmp_path):
-    hold = tmp_path / "hold"
-    with Server(str(hold)) as server:
-        hold.touch()
-        answers = []
-
-        def client(number):
-            with httpx.Client(base_url=server.url, timeout=180) as one:
-                answers.append(one.post("/v1/classify", json={"inputs": [{"text": f"bomb {number}"}] * 4}))
-
-        threads = [threading.Thread(target=client, args=(n,)) for n in range(12)]
-        for thread in threads:
-            thread.start()
-        while "safety_classifier_requests_in_flight 13.0" not in httpx.get(f"{server.url}/metrics", timeout=60).text:
-            assert all(thread.is_alive() for thread in threads)
-            time.sleep(0.05)
-        threading.Timer(1.0, hold.unlink).start()  # the model goes on after the signal
-        code, output = server.stop()
-        for thread in threads:
-            thread.join()
-    assert code == 0, output
-    assert [answer.status_code for answer in answers] == [200] * 12
-    assert all(one["flagged"]["dangerous_advice"] for answer in answers for one in answer.json()["results"])
-    assert "Stopped" in output
-    with pytest.raises(httpx.TransportError):
-        httpx.get(f"{server.url}/healthz")
-
-
-def test_a_taken_port_is_a_clear_error():
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        command = [sys.executable, "-m", "tests.safety_classifier.stand_in", str(sock.getsockname()[1])]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert "Cannot listen on" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert json.dumps(done.stdout) == '""'
