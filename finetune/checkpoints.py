@@ -53,7 +53,8 @@ def open_work(output_dir: Path, *, run_id: str, described: dict[str, Any], resum
         resume: False throws away what is there.
 
     Raises:
-        UserError: an unfinished run with another identity is there; what differs is named.
+        UserError: an unfinished run with another identity is there; what differs is named. Or checkpoints of nobody
+            knows which run.
     """
     work = output_dir / WORK
     if not resume and work.exists():
@@ -68,6 +69,11 @@ def open_work(output_dir: Path, *, run_id: str, described: dict[str, Any], resum
                 mend="Restore those settings to go on with it, choose another --output-dir, "
                 "or start afresh with --no-resume (its checkpoints are removed).",
             )
+    elif next(work.glob("checkpoint-*"), None) is not None:
+        raise UserError(
+            f"{work} has checkpoints, and no {RUN} that says of which run.",
+            mend="Choose another --output-dir, or start afresh with --no-resume (the checkpoints are removed).",
+        )
     make_folder(work)
     write_text(record, json.dumps({"run_id": run_id, "described": described}, indent=2, ensure_ascii=False) + "\n")
     return work

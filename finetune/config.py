@@ -107,6 +107,8 @@ class DPOData(DataSection):
     """Pairs whose ``label_prob`` (how sure the labeller is) is lower are left out."""
     default_label_prob: float | None = Field(default=None, ge=0.0, le=1.0)
     """For ``train.soft_labels``: the label of pairs that nobody judged; null leaves them out."""
+    max_rejected_tokens: int | None = Field(default=None, ge=4)
+    """Rejected answers are cut there, without an end. With ``train.ld_alpha: 0`` the openings alone decide a pair."""
 
 
 class TrainSection(StrictModel):
@@ -194,6 +196,9 @@ class DPOTrainSection(TrainSection):
     """Losses that are added up; ``sft`` is the log-likelihood of the chosen answer, which keeps it from falling."""
     loss_weights: tuple[float, ...] | None = None
     """Weight of each loss; null means 1 each."""
+    ld_alpha: float | None = Field(default=None, ge=0.0, le=1.0)
+    """Weight of what an answer has beyond the length of the other one (LD-DPO, Liu et al. 2024); null: 1.
+    At 0 a pair is decided by the first tokens of both; ``sft`` still sees the whole chosen answer."""
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=0.5)
     """Share of labels taken to be flipped. Only ``robust`` reads it: TRL ignores it for ``sigmoid``."""
     soft_labels: bool = False
@@ -218,6 +223,8 @@ class DPOTrainSection(TrainSection):
                 raise ValueError(f"loss_type '{name}' stands alone and has no loss_weights")
         if self.soft_labels and "sigmoid" not in self.loss_type:
             raise ValueError("soft_labels acts only in the 'sigmoid' loss; add it to loss_type, or set false")
+        if self.ld_alpha is not None and (self.soft_labels or not set(ALONE).isdisjoint(self.loss_type)):
+            raise ValueError(f"ld_alpha acts neither with soft_labels nor in the losses {', '.join(ALONE)}; set null")
         if "kto" not in self.loss_type and (self.desirable_weight, self.undesirable_weight) != (1.0, 1.0):
             raise ValueError("desirable_weight and undesirable_weight act only in the 'kto' loss")
         if "kto" in self.loss_type and (self.per_device_train_batch_size % 2 or self.per_device_train_batch_size < 4):

@@ -164,7 +164,7 @@ def dpo_examples(data: DPOData, tokenizer: PreTrainedTokenizerBase | None, *, so
     def encode(parsed: tuple[tuple[Messages, str, str], float | None]) -> Example:
         if tokenizer is None:
             return UNREAD
-        example = _encode_pair(parsed[0], tokenizer, data.max_tokens)
+        example = _encode_pair(parsed[0], tokenizer, data.max_tokens, data.max_rejected_tokens)
         return replace(example, columns=example.columns | {"label_prob": parsed[1]}) if soft else example
 
     return _collect(
@@ -474,10 +474,13 @@ def _encode_conversation(messages: Messages, tokenizer: PreTrainedTokenizerBase,
     return Example(columns, tokens=len(ids), trained=sum(mask), shortened=len(messages) < whole)
 
 
-def _encode_pair(parsed: tuple[Messages, str, str], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> Example:
+def _encode_pair(
+    parsed: tuple[Messages, str, str], tokenizer: PreTrainedTokenizerBase, max_tokens: int, rejected_tokens: int | None
+) -> Example:
     prompt, *answers = parsed
     prompt_ids = _template(chat.prompt_ids, prompt, tokenizer)
     chosen, rejected = (_template(chat.completion_ids, prompt, text, tokenizer) for text in answers)
+    rejected = rejected[:rejected_tokens]
     if len(prompt_ids) + max(len(chosen), len(rejected)) > max_tokens:
         raise RejectedRow("too_long")
     trained = len(chosen) + len(rejected)

@@ -189,6 +189,7 @@ def _pairwise(
         "loss_type": ["sigmoid"] if odds else list(run.train.loss_type),
         "loss_weights": list(run.train.loss_weights) if run.train.loss_weights is not None else None,
         "beta": run.train.beta,
+        "ld_alpha": run.train.ld_alpha,
         "label_smoothing": run.train.label_smoothing,
     }
     return (ORPO if odds else DPO)(

@@ -63,10 +63,12 @@ NO_EFFECT = ("output_dir", "train.report_to", "train.save_steps", "train.save_to
 YOUNGER = {
     "train.global_batch_size": None,
     "train.fsdp": False,
+    "train.ld_alpha": None,
     "train.soft_labels": False,
     "train.desirable_weight": 1.0,
     "train.undesirable_weight": 1.0,
     "data.default_label_prob": None,
+    "data.max_rejected_tokens": None,
     "data.sources.field": None,
     "data.sources.max_rows": None,
     "monitors": None,

@@ -21,7 +21,7 @@ from critique_revision.prompts import Exclusions, select_prompts
 from critique_revision.recipes import RECIPES, recipe_of, stage_names
 from critique_revision.records import FilteredStep, PreferencePair
 from critique_revision.roles import cast
-from critique_revision.text import refuses
+from critique_revision.text import refuses, words
 from inference.records import Message
 from runs import config as configs
 from runs.errors import UsageError, UserError
@@ -330,6 +330,19 @@ def test_the_shipped_twins_are_many_distinct_and_not_the_evaluations() -> None:
     assert len(openings) >= 75
     excluded = Exclusions.load([PROJECT_ROOT / "evaluation" / "prompts" / "core.jsonl"])
     assert not any(prompt.messages in excluded for prompt in selection.prompts)
+
+
+def test_every_shipped_twin_has_a_harmful_counterpart_in_its_words_and_a_refusal_of_it() -> None:
+    twins = [json.loads(line)["prompt"] for line in (SHIPPED / "benign-twins.jsonl").read_text("utf-8").splitlines()]
+    rows = [json.loads(line) for line in (SHIPPED / "harmful-twins.jsonl").read_text("utf-8").splitlines()]
+    assert [row["twin"] for row in rows] == twins
+    shared = [len(set(words(row["prompt"])) & set(words(row["twin"]))) / len(set(words(row["twin"]))) for row in rows]
+    assert sum(shared) / len(shared) > 0.6
+    assert all(refuses(row["response"]) for row in rows)
+    assert len({row["response"] for row in rows}) == len({row["prompt"] for row in rows}) == len(rows)
+    loaded = configs.load(RecipeConfig, SHIPPED / "smollm2-135m-harmful-twins.yaml")
+    (counts,) = select_prompts(loaded).counts.values()  # those of the evaluation are excluded by the config
+    assert counts["chosen"] == counts["rows"] == len(rows)
 
 
 # Filters

@@ -149,6 +149,20 @@ def test_a_pairs_ids_are_those_of_the_one_chat_format(fixture, request, tmp_path
         assert ids[0] == tokenizer.bos_token_id != ids[1]
 
 
+def test_a_cut_rejected_answer_has_no_end_and_the_chosen_one_stays_whole(tokenizer, tmp_path):
+    row = {
+        "prompt": [{"role": "user", "content": "Count."}],
+        "chosen": "one two three four five",
+        "rejected": "six " * 9,
+    }
+    source = write(tmp_path / "p.jsonl", [row])
+    (whole,) = data.dpo_examples(DPOData(sources=source, holdout_fraction=0.0), tokenizer).train
+    (cut,) = data.dpo_examples(DPOData(sources=source, holdout_fraction=0.0, max_rejected_tokens=4), tokenizer).train
+    assert cut.columns == whole.columns | {"rejected_ids": whole.columns["rejected_ids"][:4]}
+    assert cut.columns["rejected_ids"][-1] not in chat.stop_ids(tokenizer)
+    assert cut.trained == len(cut.columns["chosen_ids"]) + 4
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [

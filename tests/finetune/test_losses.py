@@ -97,6 +97,29 @@ def test_soft_labels_change_trls_loss_by_what_they_say(place, stage2, tokenizer,
     assert found[0.8] - found[None] == pytest.approx(0.7 * float(expected), abs=1e-5)
 
 
+def test_openings_decide_and_whole_chosen_answers_are_imitated(place, stage2, tokenizer, tmp_path):
+    """ld_alpha 0 with cut rejected answers: DPO's loss on the first tokens of both, `sft` on all of the chosen one."""
+    run = place.dpo(loss_type=["sigmoid", "sft"], loss_weights=[1.0, 0.5], ld_alpha=0.0)
+    run = run.model_copy(update={"data": run.data.model_copy(update={"max_rejected_tokens": 4})})
+    trainer, _ = trainer_for(place, run, tokenizer, tmp_path)
+    rows = [trainer.train_dataset[index] for index in range(4)]
+    assert all(len(row["rejected_ids"]) == 4 < len(row["chosen_ids"]) for row in rows)
+    batch = trainer.data_collator(rows)
+    move_policy(trainer)
+    openings = trainer.data_collator([row | {"chosen_ids": row["chosen_ids"][:4]} for row in rows])
+    reference = trainer.compute_ref_log_probs(trainer.model, openings)
+    found = []
+    for each in (openings, batch):
+        labels = each["input_ids"].masked_fill(each["completion_mask"] == 0, -100)
+        inputs = {name: each[name] for name in ("input_ids", "attention_mask")}
+        with torch.no_grad():
+            found.append(trainer.model.eval()(**inputs, labels=labels, fused_lm_head=True).log_probs)
+    policy = found[0].sum(1).chunk(2)
+    decided = -torch.nn.functional.logsigmoid(0.1 * ((policy[0] - reference[0]) - (policy[1] - reference[1]))).mean()
+    likelihood = -found[1][:4].sum() / sum(len(row["chosen_ids"]) for row in rows)
+    assert float(loss_of(trainer, batch).detach()) == pytest.approx(float(decided + 0.5 * likelihood), abs=1e-5)
+
+
 def test_orpos_batch_is_what_trl_makes_of_it(place, stage2, tokenizer, tmp_path):
     """NLL over prompt and answer, mean log-probabilities of the answers, from plain logits."""
     trainer, _ = trainer_for(place, place.dpo(loss_type=["orpo"], beta=0.4), tokenizer, tmp_path)

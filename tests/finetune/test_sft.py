@@ -133,6 +133,9 @@ def test_other_settings_are_refused_by_name_and_no_resume_starts_afresh(place, t
     changed = place.sft(tmp_path / "out", learning_rate=2e-2, max_steps=5)
     with pytest.raises(UserError, match=r"(?s)unfinished.*learning_rate \(0.01 there, 0.02 now\)"):
         run_sft(changed, OPTIONS, QUIET)
+    (tmp_path / "out" / ".work" / "run.json").unlink()
+    with pytest.raises(UserError, match="of which run"):
+        run_sft(changed, OPTIONS, QUIET)
     run_sft(changed, Options(command="x", resume=False), QUIET)
     with pytest.raises(UserError, match=r"(?s)finished adapter of another run.*max_steps \(5 there, -1 now\)"):
         run_sft(place.sft(tmp_path / "out", learning_rate=2e-2), OPTIONS, QUIET)
