@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from evaluation.analysis import analyse
 from evaluation.benchmarks.records import BenchmarkUnit
-from evaluation.benchmarks.run import benchmarks_identity, write_benchmarks
+from evaluation.benchmarks.run import benchmarks_identity, check_data, write_benchmarks
 from evaluation.compare import compare
 from evaluation.config import EvaluationRun
 from evaluation.evaluators import registry
@@ -117,6 +117,8 @@ def evaluate(
         configs.save(run, folder / "config.yaml")
         if run.shard is not None:
             write_text(folder / SHARD, json.dumps([prompt.id for prompt in prompts]) + "\n")
+        if tasks is not None:
+            check_data(run.benchmarks, run.models, tasks, make_folder(folder / WORK))
         answers, throughput = _generate(run, prompts, mine, engines, folder, reporter)
         units = _benchmarks(run, tasks, engines, folder, reporter)
         results = finish(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,9 +45,7 @@ def benchmarks_identity(names: Sequence[str], path: Path | None, limit: int | No
 
 
 def open_tasks(names: Sequence[str], path: Path | None) -> TaskManager:
-    """lm-eval's index of tasks, after checking that it knows every one of ``names`` and can read its questions.
-
-    A missing file or a hub out of reach shows itself here, before a model has spent an hour on its answers.
+    """lm-eval's index of tasks, after checking that it knows every one of ``names``.
 
     Args:
         names: tasks, groups or tags.
@@ -56,16 +54,7 @@ def open_tasks(names: Sequence[str], path: Path | None) -> TaskManager:
 
     Raises:
         UsageError: the folder is missing, or a name is unknown.
-        UserError: a task's data cannot be had.
     """
-    manager = _index(names, path)
-    for name in names:
-        with _quiet(), _data_of(name):
-            manager.load(name)
-    return manager
-
-
-def _index(names: Sequence[str], path: Path | None) -> TaskManager:
     from lm_eval.tasks import TaskManager
 
     if path is not None:
@@ -92,6 +81,19 @@ def unknown_name_of_many(kind: str, name: str, known: Sequence[str]) -> UsageErr
     return UsageError(f"Unknown {kind} '{name}'.", mend=f"Did you mean '{near[0]}'? Near: {', '.join(near)}. {listing}")
 
 
+def check_data(names: Sequence[str], models: Iterable[str], manager: TaskManager, work: Path) -> None:
+    """Read the questions of every task that a model has yet to answer, before one has spent an hour on other answers.
+
+    Raises:
+        UserError: a task's data cannot be had.
+    """
+    with RecordLog(work / LOG, BenchmarkUnit) as log:
+        needed = dict.fromkeys(name for _, name in _pending(names, models, log))
+    for name in needed:
+        with _quiet(), _data_of(name):
+            manager.load(name)
+
+
 def run_benchmarks(
     names: Sequence[str],
     engines: Mapping[str, TransformersEngine],
@@ -107,13 +109,18 @@ def run_benchmarks(
         UserError: a task's data cannot be had.
     """
     with RecordLog(work / LOG, BenchmarkUnit) as log:
-        pending = [(model, name) for model in engines for name in names if _key(model, name) not in log]
+        pending = _pending(names, engines, log)
         total = len(engines) * len(names)
         with reporter.progress("benchmarks", total=total, done=total - len(pending)) as advance:
             for model, name in pending:
                 log.append(_unit(model, name, engines[model], manager, limit))
                 advance(1, f"{model} {name}")
         return [log[_key(model, name)] for model in engines for name in names]
+
+
+def _pending(names: Sequence[str], models: Iterable[str], log: RecordLog[BenchmarkUnit]) -> list[tuple[str, str]]:
+    """Model and task of every unit that is not in ``log``."""
+    return [(model, name) for model in models for name in names if _key(model, name) not in log]
 
 
 def _key(model: str, name: str) -> str:

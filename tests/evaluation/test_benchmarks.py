@@ -145,15 +145,18 @@ def test_unknown_tasks_and_folders_are_named(local_task, tmp_path):
         open_tasks(["arc_easyy"], local_task)
 
 
-def test_data_that_cannot_be_had_shows_before_a_model_answers(local_task, monkeypatch):
-    from evaluation.benchmarks.run import open_tasks
+def test_data_that_cannot_be_had_shows_before_a_model_answers(engines, local_task, tmp_path, monkeypatch):
+    from evaluation.benchmarks.run import check_data, open_tasks
 
+    answers(engines, local_task, tmp_path / "work")
     (local_task / "six.jsonl").unlink()
+    manager = open_tasks(["six"], local_task)
+    check_data(["six"], ["base"], manager, tmp_path / "work")  # its answers are on record: nothing is read
     with pytest.raises(UserError, match="data of benchmark 'six' cannot be had"):
-        open_tasks(["six"], local_task)
+        check_data(["six"], ["base", "other"], manager, tmp_path / "work")
     monkeypatch.delenv("CAI_DATA", raising=False)
     with pytest.raises(UserError, match="CAI_DATA"):
-        open_tasks(["arc_easy"], TASKS)
+        check_data(["arc_easy"], ["base"], open_tasks(["arc_easy"], TASKS), tmp_path)
 
 
 def test_the_shipped_tasks_ask_for_their_data_and_hold_no_path(monkeypatch, tmp_path):

@@ -30,9 +30,15 @@ def test_the_opening_is_scored_as_the_bare_model_scores_it(tiny_llama_family):
 
 def test_states_are_those_of_the_last_token_whatever_stands_beside_the_prompt(tiny_llama_family):
     engine = open_engine(tiny_llama_family, "base", batch_size=2)
+    shared, tokenizer, _ = engine.parts
     together = states(engine, QUESTIONS)
     for row, question in zip(together, QUESTIONS, strict=True):
         assert row == pytest.approx(states(engine, [question])[0], abs=1e-4)
+        with torch.inference_mode():
+            layers = shared.model.model(
+                torch.tensor([prompt_ids(question, tokenizer)]), output_hidden_states=True
+            ).hidden_states
+        assert row == pytest.approx(layers[len(layers) // 2][0, -1].float().numpy(), abs=1e-4)
 
 
 def test_the_curve_is_sklearns_and_its_interval_holds_it():
