@@ -52,7 +52,10 @@ def differences(held: Any, wanted: Any, dotted: str = "") -> list[str]:
     """The dotted keys in which two identities differ, each with both values, shortened."""
     if isinstance(held, dict) and isinstance(wanted, dict):
         keys = dict.fromkeys((*held, *wanted))
-        deeper = (differences(held.get(key), wanted.get(key), f"{dotted}.{key}".lstrip(".")) for key in keys)
+        deeper = (
+            differences(held.get(key, "nothing"), wanted.get(key, "nothing"), f"{dotted}.{key}".lstrip("."))
+            for key in keys
+        )
         return [line for lines in deeper for line in lines]
     return [] if held == wanted else [f"{dotted} ({_brief(held)} there, {_brief(wanted)} now)"]
 

@@ -28,6 +28,8 @@ class PairSet(StrictModel):
     """``filters.KEY=VALUE`` overrides."""
     file: Path | None = None
     """Instead of ``run``: the rows of an export."""
+    licence: str
+    """Of the rows; for the model cards."""
 
     @model_validator(mode="after")
     def _one_origin(self) -> PairSet:

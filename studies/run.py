@@ -71,7 +71,7 @@ def checkpoint(study: Study, name: str) -> Path:
         return variant.adapter
     folder = study.output_dir / "checkpoints" / name
     values: dict[str, Any] = yaml.safe_load(study.train.read_text(encoding="utf-8"))
-    sources = [{"path": str(pairs_file(study, part)), "licence": "MIT"} for part in variant.pairs]
+    sources = [{"path": str(pairs_file(study, part)), "licence": study.pairs[part].licence} for part in variant.pairs]
     values |= {"output_dir": str(folder), "init_adapter": study.init}
     if sources:
         values["data"]["sources"] = sources

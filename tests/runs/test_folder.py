@@ -37,6 +37,8 @@ def test_claiming_twice_is_the_same_run_and_another_run_is_refused(tmp_path):
     assert claim(tmp_path, {"seed": 0, "models": {"a": "x"}}) == first
     with pytest.raises(UsageError, match=r"They differ in models.a \(x there, y now\)"):
         claim(tmp_path, {"seed": 0, "models": {"a": "y"}})
+    with pytest.raises(UsageError, match=r"They differ in limit \(nothing there, None now\)"):
+        claim(tmp_path, {"seed": 0, "models": {"a": "x"}, "limit": None})
 
 
 def test_a_folder_with_other_files_is_not_taken_over(tmp_path):

@@ -28,8 +28,8 @@ def test_shipped_plans_name_files_and_keys_that_exist(path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"pairs": {"a": {"run": "no"}}}, "'no'"),
-        ({"pairs": {"a": {"run": "r", "file": "rows.jsonl"}}}, "either 'run' or 'file'"),
+        ({"pairs": {"a": {"run": "no", "licence": "MIT"}}}, "'no'"),
+        ({"pairs": {"a": {"run": "r", "file": "rows.jsonl", "licence": "MIT"}}}, "either 'run' or 'file'"),
         ({"variants": {"v": {"pairs": ["b"]}}}, "'b'"),
         ({"variants": {"v": {"adapter": "there", "set": ["train.seed=1"]}}}, "an 'adapter' is finished"),
         ({"variants": {"stage2": {"pairs": ["a"]}}}, "the name is taken"),
@@ -38,7 +38,8 @@ def test_shipped_plans_name_files_and_keys_that_exist(path: Path) -> None:
 def test_a_plan_that_cannot_be_carried_out_is_refused(change: dict[str, object], message: str, tmp_path: Path) -> None:
     plan = {
         "title": "x", "family": "f.yaml", "train": "t.yaml", "prompts": "p.jsonl", "output_dir": "out",
-        "runs": {"r": {"config": "c.yaml"}}, "pairs": {"a": {"run": "r"}}, "variants": {"v": {"pairs": ["a"]}},
+        "runs": {"r": {"config": "c.yaml"}}, "pairs": {"a": {"run": "r", "licence": "MIT"}},
+        "variants": {"v": {"pairs": ["a"]}},
     }  # fmt: skip
     path = tmp_path / "plan.yaml"
     path.write_text(yaml.safe_dump(plan | change))
@@ -57,7 +58,7 @@ def test_what_is_there_is_not_made_again(tmp_path: Path) -> None:
         {
             "title": "x", "family": "f.yaml", "train": "t.yaml", "prompts": "p.jsonl", "output_dir": tmp_path,
             "runs": {"r": {"config": "c.yaml"}},
-            "pairs": {"kept": {"file": "rows.jsonl"}, "made": {"run": "r"}},
+            "pairs": {"kept": {"file": "rows.jsonl", "licence": "MIT"}, "made": {"run": "r", "licence": "MIT"}},
             "variants": {"v": {"adapter": "there"}, "w": {"pairs": ["kept", "made"]}},
         }
     )  # fmt: skip
