@@ -45,6 +45,17 @@ class Agreement(NamedTuple):
         return (self.both + self.neither) / self.n
 
     @property
+    def told(self) -> str:
+        """In words, with Wilson's interval."""
+        interval = wilson(self.both + self.neither, self.n)
+        kappa = "undefined" if self.kappa is None else f"{self.kappa:.2f}"
+        return (
+            f"Detector and reader agree on {self.share:.0%} [{interval.low:.0%}, {interval.high:.0%}] of {self.n} "
+            f"answers, kappa {kappa}: both see a refusal in {self.both}, the detector alone in {self.detector_only}, "
+            f"the reader alone in {self.reader_only}."
+        )
+
+    @property
     def kappa(self) -> float | None:
         """Cohen's kappa (Cohen 1960): agreement beyond chance; None where one of them says the same throughout."""
         detector, reader = (self.both + self.detector_only) / self.n, (self.both + self.reader_only) / self.n
@@ -90,9 +101,14 @@ def read_sheet(path: Path, rows: Sequence[Sample]) -> list[bool]:
     return verdicts
 
 
-def agreement(rows: Sequence[Sample], verdicts: Sequence[bool]) -> Agreement:
-    """Detector against reader."""
-    pairs = [(row.mode in FULL_REFUSALS, verdict) for row, verdict in zip(rows, verdicts, strict=True)]
+def agreement(modes: Sequence[str], verdicts: Sequence[bool]) -> Agreement:
+    """Detector against reader.
+
+    Args:
+        modes: how the detector sees each answer.
+        verdicts: whether the reader says that it declines.
+    """
+    pairs = [(mode in FULL_REFUSALS, verdict) for mode, verdict in zip(modes, verdicts, strict=True)]
     return Agreement(*(pairs.count(cell) for cell in ((True, True), (True, False), (False, True), (False, False))))
 
 
@@ -103,6 +119,13 @@ def keep(path: Path, rows: Sequence[Sample], verdicts: Sequence[bool]) -> None:
         writer.writerow(("prompt_id", "model", "expected", "mode", "reader_says_declines"))
         for row, verdict in zip(rows, verdicts, strict=True):
             writer.writerow((row.prompt_id[:16], row.model, row.prompt.expected, row.mode, "ny"[verdict]))
+
+
+def kept(path: Path) -> Agreement:
+    """The agreement of verdicts that `keep` wrote."""
+    with path.open(encoding="utf-8", newline="") as handle:
+        lines = list(csv.DictReader(handle))
+    return agreement([line["mode"] for line in lines], [line["reader_says_declines"] == "y" for line in lines])
 
 
 def main() -> None:
@@ -121,9 +144,7 @@ def main() -> None:
         print(f"{len(rows)} answers in {options.sheet}.")
         return
     verdicts = read_sheet(options.sheet, rows)
-    found = agreement(rows, verdicts)
-    interval = wilson(found.both + found.neither, found.n)
-    print(f"{found} agree on {found.share:.0%} [{interval.low:.0%}, {interval.high:.0%}], kappa {found.kappa}")
+    print(agreement([row.mode for row in rows], verdicts).told)
     if options.output is not None:
         keep(options.output, rows, verdicts)
 

@@ -5,17 +5,19 @@ import csv
 import pytest
 
 from runs.errors import DataError
-from studies.reading import agreement, drawn, read_sheet, write_sheet
+from studies.reading import agreement, drawn, keep, kept, read_sheet, write_sheet
 from tests.studies.test_measure import answer, harmful
 
 
 def test_kappa_is_cohens():
     rows = harmful(["bare_refusal"] * 25 + ["complied"] * 25)
     # Cohen's own kind of table: 20 both, 5 detector only, 10 reader only, 15 neither: kappa 0.4.
-    found = agreement(rows, [True] * 20 + [False] * 5 + [True] * 10 + [False] * 15)
+    modes = [row.mode for row in rows]
+    found = agreement(modes, [True] * 20 + [False] * 5 + [True] * 10 + [False] * 15)
     assert found == (20, 5, 10, 15)
     assert found.kappa == pytest.approx(0.4)
-    assert agreement(rows[:2], [True, True]).kappa is None
+    assert agreement(modes[:2], [True, True]).kappa is None
+    assert "agree on 70% [56%, 81%] of 50 answers, kappa 0.40" in found.told
 
 
 def test_a_sheet_tells_neither_model_nor_mode_and_is_read_back(tmp_path):
@@ -33,6 +35,10 @@ def test_a_sheet_tells_neither_model_nor_mode_and_is_read_back(tmp_path):
         writer = csv.DictWriter(handle, lines[0])
         writer.writeheader()
         writer.writerows({**line, "declines": "y" if index % 2 else "N"} for index, line in enumerate(lines))
-    assert read_sheet(sheet, chosen) == [False, True] * 4
+    verdicts = read_sheet(sheet, chosen)
+    assert verdicts == [False, True] * 4
+    keep(tmp_path / "kept.csv", chosen, verdicts)
+    assert kept(tmp_path / "kept.csv") == agreement([row.mode for row in chosen], verdicts)
+    assert "plain" not in (tmp_path / "kept.csv").read_text()
     with pytest.raises(DataError, match="is not the sheet"):
         read_sheet(sheet, chosen[::-1][:7])
