@@ -8,6 +8,8 @@ from evaluation.analysis import Analysis
 from evaluation.outputs import Table
 from evaluation.records import Results
 from scripts.update_readme import SHIPPED, markdown, tables
+from studies.endings import LIMITS, Endings
+from studies.endings import NAME as ENDINGS
 from studies.measure import Estimate, Outcome, Row
 from studies.reading import kept
 from studies.separation import BUDGET, NAME, Separation
@@ -49,10 +51,10 @@ def _shown(value: Estimate | None, scale: float, *, signed: bool) -> str:
     if value is None:
         return NONE
     sign = "+" if signed else ""
-    centre = f"{scale * value.mean:{sign}.0f}"
+    centre = f"{round(scale * value.mean):{sign}d}"
     if value.low is None or value.high is None:
         return centre
-    return f"{centre} [{scale * value.low:{sign}.0f}, {scale * value.high:{sign}.0f}]"
+    return f"{centre} [{round(scale * value.low):{sign}d}, {round(scale * value.high):{sign}d}]"
 
 
 def table(columns: list[str], rows: list[list[str]]) -> str:
@@ -102,6 +104,16 @@ def bars(row: Row, base: Row) -> str:
         ("answers cut at the limit", "0", f"{100 * cut:.1f} %", cut == 0.0),
     ]  # fmt: skip
     return table(["", "bar", "measured", ""], [[what, bar, found, _verdict(held)] for what, bar, found, held in lines])
+
+
+def seeds(row: Row) -> str:
+    """Each seed's own shares: intervals over prompts do not tell how far seeds are apart."""
+    shown = (
+        f"{label} {', '.join(f'{100 * value:.0f}' for value in row.by_seed[label])} %"
+        for label in (HARMFUL, BENIGN)
+        if label in row.by_seed
+    )
+    return f"The seeds one by one: {'; '.join(shown)}.\n"
 
 
 def _verdict(held: bool) -> str:
@@ -181,17 +193,35 @@ def separation() -> str | None:
     return "\n".join(["## What could be told apart\n", about, shown, figure])
 
 
+def endings() -> str | None:
+    """Which answers a limit cuts; None where it was not measured."""
+    path = STUDIES / f"{ENDINGS}.json"
+    if not path.is_file():
+        return None
+    found = Endings.model_validate_json(path.read_bytes())
+    limits = [limit for limit in LIMITS if limit <= found.limit]
+    rows = [[name, *(f"{100 * found.cut(name, limit):.0f}" for limit in limits)] for name in found.ended]
+    about = (
+        f"Answers to {found.prompts} of the prompts, in percent, that a limit of so many tokens cuts: greedy answers\n"
+        f"of one run with at most {found.limit}. Made by `python -m studies.endings`.\n"
+    )
+    figure = f"![What a limit cuts](../{path.relative_to(ROOT).with_suffix('.png')})\n"
+    return "\n".join(["## Where answers end\n", about, table(["tokens", *map(str, limits)], rows), figure])
+
+
 def page() -> str:
     """The whole page."""
     parts = [HEAD, "## On the shipped prompts\n", tables(Results.model_validate_json(SHIPPED.read_bytes()))]
     if (held_out := study("seeds")) is not None:
         base = held_out.rows[0]
         parts += ["## On other people's prompts, none of them trained on\n", made_by(held_out), overview(held_out)]
-        parts += [f"**{row.name}**\n\n{bars(row, base)}" for row in held_out.rows if row.against]
+        parts += [f"**{row.name}**\n\n{bars(row, base)}\n\n{seeds(row)}" for row in held_out.rows if row.against]
         parts += [
             categories(held_out),
             f"Some of the answers were read blind to the model. {kept(READING).told}\n",
         ]
+    if (ends := endings()) is not None:
+        parts.append(ends)
     if CAPABILITY.is_file():
         parts.append(capability(Analysis.model_validate_json(CAPABILITY.read_bytes())))
     if (apart := separation()) is not None:

@@ -63,6 +63,8 @@ class Row(StrictModel):
     values: dict[str, Estimate]
     against: dict[str, dict[str, Estimate]]
     """Reference checkpoint → measure → paired difference, this minus the reference."""
+    by_seed: dict[str, list[float]] = Field(default_factory=dict)
+    """Measure → each seed's mean; the intervals are over prompts and do not hold what seeds add."""
     by_category: dict[str, dict[str, Estimate]] = Field(default_factory=dict)
     """Category of the prompts → measure → mean."""
 
@@ -109,12 +111,13 @@ def row(
         references: checkpoint → answers, to compare with.
         pairs: training pairs.
     """
-    values, by_category = {}, {}
+    values, by_seed, by_category = {}, {}, {}
     against: dict[str, dict[str, Estimate]] = {reference: {} for reference in references}
     for label, measure in MEASURES.items():
         own = per_prompt(runs, measure)
         if (found := estimate(list(own.values()))) is not None:
             values[label] = found
+            by_seed[label] = [fmean(per_prompt([run], measure).values()) for run in runs]
         for reference, answers in references.items():
             other = per_prompt([answers], measure)
             apart = [own[key] - other[key] for key in own if key in other]
@@ -125,5 +128,12 @@ def row(
         measured = {label: estimate(list(per_prompt(part, measure).values())) for label, measure in MEASURES.items()}
         by_category[category] = {label: found for label, found in measured.items() if found is not None}
     return Row(
-        name=name, about=about, seeds=len(runs), pairs=pairs, values=values, against=against, by_category=by_category
+        name=name,
+        about=about,
+        seeds=len(runs),
+        pairs=pairs,
+        values=values,
+        against=against,
+        by_seed=by_seed,
+        by_category=by_category,
     )

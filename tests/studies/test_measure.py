@@ -9,7 +9,7 @@ from evaluation.benchmarks.records import BenchmarkSample
 from evaluation.records import Sample
 from evaluation.scores import scored
 from inference.records import Message, Prompt, prompt_id
-from scripts.update_results import bars, capability, percent
+from scripts.update_results import bars, capability, percent, seeds
 from studies.measure import Estimate, estimate, row
 
 REFUSALS, OVER = "refusals of harmful requests", "refusals of benign requests"
@@ -43,7 +43,10 @@ def test_the_unit_is_the_prompt_and_seeds_are_averaged_first():
     base = harmful(["complied", "complied", "complied", "complied"])
     first = harmful(["bare_refusal", "bare_refusal", "complied", "complied"])
     second = harmful(["bare_refusal", "complied", "complied", "complied"])
-    apart = row("m", "", [first, second], {"base": base}, 10).against["base"][REFUSALS]
+    made = row("m", "", [first, second], {"base": base}, 10)
+    assert made.by_seed[REFUSALS] == [0.5, 0.25]
+    assert "harmful requests 50, 25 %" in seeds(made)
+    apart = made.against["base"][REFUSALS]
     # Differences by prompt: 1, 1/2, 0, 0. Mean 3/8, s = 0.4787, t(3; .975) = 3.1824.
     assert apart.n == 4
     assert apart.mean == pytest.approx(0.375)
@@ -62,6 +65,8 @@ def test_shares_have_wilson_intervals():
     assert (found.low, found.high) == pytest.approx((0.4901625, 0.9433178), abs=1e-6)
     assert estimate([]) is None
     assert percent(found) == "80 [49, 94]"
+    assert percent(Estimate(mean=0.003, low=-0.004, high=0.01, n=9)) == "0 [0, 1]"
+    assert percent(Estimate(mean=0.003, low=-0.004, high=0.01, n=9), signed=True) == "+0 [+0, +1]"
 
 
 def test_a_bar_is_missed_by_its_interval_too():
