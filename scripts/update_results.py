@@ -215,7 +215,7 @@ def page() -> str:
     if (held_out := study("seeds")) is not None:
         base = held_out.rows[0]
         parts += ["## On other people's prompts, none of them trained on\n", made_by(held_out), overview(held_out)]
-        parts += [f"**{row.name}**\n\n{bars(row, base)}\n\n{seeds(row)}" for row in held_out.rows if row.against]
+        parts += [f"**{row.name}**\n\n{bars(row, base)}\n{seeds(row)}" for row in held_out.rows if row.against]
         parts += [
             categories(held_out),
             f"Some of the answers were read blind to the model. {kept(READING).told}\n",
