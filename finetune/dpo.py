@@ -248,7 +248,8 @@ def check_start(trainer: DPO | KTO, run: DPORun) -> dict[str, float]:
     rows: Any = trainer.train_dataset
     first = [rows[index] for index in range(min(run.train.per_device_train_batch_size, len(rows)))]
     model = fit.policy(trainer).eval()
-    with torch.no_grad(), trainer.compute_loss_context_manager():
+    # In training's precision: a precomputed reference has it, and the policy is not yet prepared for it.
+    with torch.no_grad(), trainer.accelerator.autocast(), trainer.compute_loss_context_manager():
         batch = trainer._prepare_inputs(trainer.data_collator(first))
         loss = float(trainer.compute_loss(model, batch))  # type: ignore[no-untyped-call]
     metrics = {name: values[-1] for name, values in trainer._metrics["eval"].items()}

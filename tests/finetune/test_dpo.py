@@ -20,9 +20,12 @@ def trainer_for(place, run, tokenizer, work):
     return build_trainer(run, model, tokenizer, examples, work, public_id="test/base"), examples
 
 
+@pytest.mark.parametrize("bf16", [False, True])
 @pytest.mark.parametrize("precompute", [False, True])
-def test_before_the_first_step_the_loss_is_ln_2_and_every_reward_is_0(place, stage2, tokenizer, tmp_path, precompute):
-    run = place.dpo(precompute_ref_log_probs=precompute)
+def test_before_the_first_step_the_loss_is_ln_2_and_every_reward_is_0(
+    place, stage2, tokenizer, tmp_path, precompute, bf16
+):
+    run = place.dpo(precompute_ref_log_probs=precompute, bf16=bf16)
     trainer, _ = trainer_for(place, run, tokenizer, tmp_path)
     found = check_start(trainer, run)
     assert found["loss_at_start"] == pytest.approx(math.log(2), abs=1e-6)
