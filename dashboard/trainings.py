@@ -101,16 +101,16 @@ def _training(name: str, folder: Path, log: Path) -> Training:
 
 def _facts(manifest: dict[str, Any]) -> dict[str, str]:
     metrics, counts = manifest.get("metrics") or {}, manifest.get("counts") or {}
-    tokens, seconds, steps = counts.get("tokens_trained"), metrics.get("training_seconds"), metrics.get("steps")
+    seconds, rate = metrics.get("training_seconds"), metrics.get("tokens_per_second")
     took = float(seconds) if isinstance(seconds, int | float) else 0.0
     found: dict[str, Any] = {
         "kind": manifest.get("kind"),
         "made": str(manifest.get("created", ""))[:10],
-        "steps": steps,
+        "steps": metrics.get("steps"),
         "rows": counts.get("rows_trained"),
         "held-out rows": counts.get("rows_held_out"),
-        "tokens": tokens,
-        "tokens a second": round(tokens / took) if took and isinstance(tokens, int) else None,
+        "tokens": counts.get("tokens"),
+        "tokens a second": round(rate) if isinstance(rate, int | float) else None,
         "minutes": round(took / 60, 1) if took else None,
         "held-out loss": metrics.get("eval_loss"),
         "held-out accuracy": metrics.get("eval_rewards/accuracies", metrics.get("eval_mean_token_accuracy")),
