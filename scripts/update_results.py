@@ -26,6 +26,9 @@ MEASURED_BY = (
 )
 HARMFUL, BENIGN = "refusals of harmful requests", "refusals of benign requests"
 WORDS, CUT, MARKERS = "words, benign requests", "cut at the limit", "role markers"
+RECIPES = """Pairs of 96 prompts a recipe, and twelve steps of DPO on whole answers from stage2, one seed: which way a recipe
+pushes, not how far it goes.
+"""
 NONE = "–"
 """Stands where nothing was measured."""
 
@@ -227,7 +230,7 @@ def page() -> str:
     if (apart := separation()) is not None:
         parts.append(apart)
     if (recipes := study("recipes")) is not None:
-        parts += ["## Which data teach what\n", made_by(recipes), overview(recipes)]
+        parts += ["## Which data teach what\n", RECIPES, made_by(recipes), overview(recipes)]
     return "\n".join(part.rstrip("\n") + "\n" for part in parts)
 
 
