@@ -26,8 +26,8 @@ MEASURED_BY = (
 )
 HARMFUL, BENIGN = "refusals of harmful requests", "refusals of benign requests"
 WORDS, CUT, MARKERS = "words, benign requests", "cut at the limit", "role markers"
-RECIPES = """Pairs of 96 prompts a recipe, and twelve steps of DPO on whole answers from stage2, one seed: which way a recipe
-pushes, not how far it goes.
+RECIPES = """Pairs of 96 prompts a recipe, and twelve steps of DPO on whole answers from stage2, one seed: which way a
+recipe pushes, not how far it goes.
 """
 NONE = "–"
 """Stands where nothing was measured."""
