@@ -117,10 +117,11 @@ def evaluate(
         configs.save(run, folder / "config.yaml")
         if run.shard is not None:
             write_text(folder / SHARD, json.dumps([prompt.id for prompt in prompts]) + "\n")
+        work = make_folder(folder / WORK)
         if tasks is not None:
-            check_data(run.benchmarks, run.models, tasks, make_folder(folder / WORK))
-        answers, throughput = _generate(run, prompts, mine, engines, folder, reporter)
-        units = _benchmarks(run, tasks, engines, folder, reporter)
+            check_data(run.benchmarks, run.models, tasks, work)
+        answers, throughput = _generate(run, prompts, mine, engines, work, reporter)
+        units = _benchmarks(run, tasks, engines, work, reporter)
         results = finish(
             Finished(
                 run=run,
@@ -138,7 +139,7 @@ def evaluate(
             started=started,
         )
         # Last: killed before this, the answers are still there to go on from.
-        shutil.rmtree(folder / WORK)
+        shutil.rmtree(work)
     return folder, results
 
 
@@ -228,13 +229,12 @@ def _benchmark_tasks(run: EvaluationRun) -> TaskManager | None:
 
 
 def _benchmarks(
-    run: EvaluationRun, tasks: TaskManager | None, engines: dict[str, Any], folder: Path, reporter: Reporter
+    run: EvaluationRun, tasks: TaskManager | None, engines: dict[str, Any], work: Path, reporter: Reporter
 ) -> list[BenchmarkUnit]:
     if tasks is None:
         return []
     from evaluation.benchmarks.run import run_benchmarks
 
-    work = make_folder(folder / WORK)
     return run_benchmarks(run.benchmarks, engines, tasks, limit=run.benchmark_limit, work=work, reporter=reporter)
 
 
@@ -313,7 +313,7 @@ def _generate(
     prompts: Sequence[Prompt],
     mine: Sequence[Prompt],
     engines: dict[str, Any],
-    folder: Path,
+    work: Path,
     reporter: Reporter,
 ) -> tuple[dict[str, Answer], dict[str, float]]:
     """Answer ``mine`` with every model, in the batches of all ``prompts``.
@@ -321,7 +321,6 @@ def _generate(
     Returns:
         The answers, and tokens per second by model (this process's).
     """
-    work = make_folder(folder / WORK)
     throughput: dict[str, float] = {}
     meter = Meter("evaluate", parse_shard(run.shard).index if run.shard else 0)
     with RecordLog(work / "answers.jsonl", Answer) as log:
