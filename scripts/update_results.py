@@ -8,6 +8,8 @@ from evaluation.analysis import Analysis
 from evaluation.outputs import Table
 from evaluation.records import Results
 from scripts.update_readme import SHIPPED, markdown, tables
+from studies.between import NAME as BETWEEN
+from studies.between import Between
 from studies.endings import LIMITS, Endings
 from studies.endings import NAME as ENDINGS
 from studies.measure import Estimate, Outcome, Row
@@ -212,6 +214,28 @@ def endings() -> str | None:
     return "\n".join(["## Where answers end\n", about, table(["tokens", *map(str, limits)], rows), figure])
 
 
+def between() -> str | None:
+    """What lies between two checkpoints; None where it was not measured."""
+    path = STUDIES / f"{BETWEEN}.json"
+    if not path.is_file():
+        return None
+    found = Between.model_validate_json(path.read_bytes())
+    rows = []
+    for point in found.points:
+        shares = [percent(value) for value in (point.refused_harmful, point.refused_benign, point.helpfulness)]
+        cost = NONE
+        if (apart := point.cost) is not None and apart.low is not None and apart.high is not None:
+            cost = f"{100 * apart.mean:+.1f} [{100 * apart.low:+.1f}, {100 * apart.high:+.1f}]"
+        rows.append([point.name, *shares, f"{100 * point.accuracy:.1f}", cost])
+    about = (
+        f"Adapters on the straight line from stage2 to stage3, at so many percent of the way: {found.prompts} of the\n"
+        f"prompts and the first {found.questions} questions. Made by `python -m studies.between`.\n"
+    )
+    head = ["checkpoint", "refuses harmful, %", "refuses benign, %", "helpfulness", found.task, "− base, points"]
+    figure = f"![What refusing costs](../{path.relative_to(ROOT).with_suffix('.png')})\n"
+    return "\n".join(["## What stage3 costs on its way\n", about, table(head, rows), figure])
+
+
 def page() -> str:
     """The whole page."""
     parts = [HEAD, "## On the shipped prompts\n", tables(Results.model_validate_json(SHIPPED.read_bytes()))]
@@ -227,6 +251,8 @@ def page() -> str:
         parts.append(ends)
     if CAPABILITY.is_file():
         parts.append(capability(Analysis.model_validate_json(CAPABILITY.read_bytes())))
+    if (way := between()) is not None:
+        parts.append(way)
     if (apart := separation()) is not None:
         parts.append(apart)
     if (recipes := study("recipes")) is not None:

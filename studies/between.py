@@ -1,0 +1,198 @@
+"""Checkpoints on the straight line between two adapters: what a stage gains and costs on its way.
+
+    uv run python -m studies.between make --start stage2 --end stage3 --shares 25 50 75 90 --output results/between
+    uv run python -m studies.run studies/between.yaml --jobs 2
+    uv run evaluate --family results/studies/between/family.yaml --models base stage2 at25 at50 at75 at90 stage3 \
+        --limit 24 --benchmarks arc_easy --benchmarks-path configs/evaluation/benchmarks --benchmark-limit 1000 \
+        --no-report --output-dir results/between/benchmarks
+    uv run python -m studies.between draw results/studies/between/study.json \
+        results/between/benchmarks/benchmark_samples.jsonl --output artifacts/smollm2-135m/studies
+
+Between a model and its fine-tuning lie models that trade what was learnt for what it cost (Wortsman et al. 2022, Robust
+fine-tuning of zero-shot models, §3).
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, cast
+
+from evaluation.analysis import main_metric
+from evaluation.benchmarks.records import BenchmarkSample
+from finetune import lora
+from inference.adapters import attach, check_adapter
+from inference.families import BASE, Family, load_family
+from inference.loading import base_identity, load_base
+from runs.atomic import folder as whole_folder
+from runs.atomic import write_text
+from runs.config import StrictModel
+from runs.errors import DataError
+from runs.identity import digest
+from runs.manifest import write_manifest
+from runs.palette import FAINT, SERIES
+from runs.records import read_jsonl
+from studies.measure import Estimate, Outcome, estimate
+
+if TYPE_CHECKING:
+    from peft import LoraModel, PeftModel
+
+NAME = "between"
+HARMFUL = "refusals of harmful requests"
+
+
+class Point(StrictModel):
+    """One checkpoint of the curve."""
+
+    name: str
+    refused_harmful: Estimate
+    refused_benign: Estimate
+    helpfulness: Estimate
+    accuracy: float
+    """On the benchmark, 0 to 1."""
+    cost: Estimate | None
+    """Accuracy minus base's, paired; None for base itself."""
+
+
+class Between(StrictModel):
+    """The curve."""
+
+    task: str
+    questions: int
+    prompts: int
+    points: list[Point]
+
+
+def combined(family: Family, ends: tuple[Path, Path], share: float) -> PeftModel:
+    """The base with (1 − share) of the first adapter and ``share`` of the second, exactly: ranks add up."""
+    identity = base_identity(family)
+    model = attach(load_base(family, dtype="float32"), ends[0], "start", base_identity=identity)
+    attach(model, ends[1], "end", base_identity=identity)
+    layers = cast("LoraModel", model.base_model)
+    layers.add_weighted_adapter(["start", "end"], [1 - share, share], lora.POLICY, combination_type="cat")
+    model.set_adapter(lora.POLICY)
+    return model
+
+
+def make(family: Family, names: tuple[str, str], percent: int, output: Path, command: str) -> Path:
+    """Write the adapter that stands ``percent`` of the way from one checkpoint to the other; ``at25`` and so on."""
+    import torch
+
+    began = time.monotonic()
+    ends = (lora.resolve_adapter(names[0], family), lora.resolve_adapter(names[1], family))
+    found = [check_adapter(end, base_identity=base_identity(family)) for end in ends]
+    target = output / f"at{percent}"
+    with whole_folder(target) as building:
+        lora.save(
+            combined(family, ends, percent / 100), building, public_id=family.base.public_id, dtype=torch.bfloat16
+        )
+        write_manifest(
+            building,
+            kind="adapter",
+            run_id=digest([*(one.run_id for one in found), percent]),
+            command=command,
+            config={"start": names[0], "end": names[1], "percent": percent},
+            inputs={"base": base_identity(family), **{n: m.run_id for n, m in zip(names, found, strict=True)}},
+            seeds={},
+            counts=found[1].counts,
+            metrics={},
+            wall_seconds=time.monotonic() - began,
+        )
+    return target
+
+
+def curve(outcome: Outcome, rows: Sequence[BenchmarkSample]) -> Between:
+    """Join a study of the checkpoints with their answers to one benchmark.
+
+    Raises:
+        DataError: there is more than one task, or the checkpoints did not answer the same questions.
+    """
+    tasks = {row.task for row in rows}
+    right: dict[str, dict[int, float]] = {one.name: {} for one in outcome.rows}
+    for row in rows:
+        metric = main_metric(row.metrics)
+        if row.model in right and metric is not None:
+            right[row.model][row.doc_id] = row.metrics[metric]
+    base = right[BASE]
+    missing = [name for name, answered in right.items() if not answered or answered.keys() != base.keys()]
+    if len(tasks) != 1 or missing:
+        raise DataError(
+            "The study and the benchmark do not fit together.",
+            why=f"Tasks: {sorted(tasks)}; checkpoints with other questions than base, or none: {missing}.",
+            mend="Evaluate every checkpoint of the study on one task.",
+        )
+    points = [
+        Point(
+            name=one.name,
+            refused_harmful=one.values[HARMFUL],
+            refused_benign=one.values["refusals of benign requests"],
+            helpfulness=one.values["helpfulness"],
+            accuracy=fmean(right[one.name].values()),
+            cost=None if one.name == BASE else estimate([right[one.name][key] - base[key] for key in base]),
+        )
+        for one in outcome.rows
+    ]
+    return Between(task=tasks.pop(), questions=len(base), prompts=sum(outcome.prompts.values()), points=points)
+
+
+def draw(found: Between, folder: Path) -> None:
+    """Harmful requests refused against the accuracy that they cost, as PNG and SVG."""
+    from runs import drawing
+
+    shown = [(point, cost) for point in found.points if (cost := point.cost) is not None]
+
+    def plot(axes: Any) -> None:
+        axes.axvspan(-1, 1, color=FAINT, alpha=0.12, linewidth=0)
+        x = [100 * cost.mean for _, cost in shown]
+        y = [100 * point.refused_harmful.mean for point, _ in shown]
+        axes.plot(x, y, color=SERIES[1], marker="o", linewidth=1.2)
+        for height, (_, cost) in zip(y, shown, strict=True):
+            if cost.low is not None and cost.high is not None:
+                axes.hlines(height, 100 * cost.low, 100 * cost.high, color=SERIES[1], linewidth=0.8)
+        for (point, _), left, height in zip(shown, x, y, strict=True):
+            axes.annotate(drawing.literal(point.name), (left, height), xytext=(4, 5), textcoords="offset points")
+        axes.set(
+            xlabel=f"{found.task}, points against base", ylabel="harmful requests refused, %", ylim=(0, 1.15 * max(y))
+        )
+
+    below = (
+        f"Adapters on the straight line between two checkpoints. {found.questions} questions, 95 % intervals; "
+        f"{found.prompts} prompts. The band is within one point of base."
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    drawing.save(NAME, "What refusing costs on the way", below, 3.6, plot, folder, line=110)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    asked = parser.add_subparsers(dest="step", required=True)
+    making = asked.add_parser("make", help="write the adapters")
+    making.add_argument("--family", default="smollm2-135m-bf16")
+    making.add_argument("--start", default="stage2")
+    making.add_argument("--end", default="stage3")
+    making.add_argument("--shares", type=int, nargs="+", required=True, help="percent of the way")
+    drawing = asked.add_parser("draw", help="join the results and draw them")
+    drawing.add_argument("study", type=Path, help="study.json")
+    drawing.add_argument("answers", type=Path, help="benchmark_samples.jsonl of the evaluation with --benchmarks")
+    for one in (making, drawing):
+        one.add_argument("--output", type=Path, required=True, help="folder")
+    options = parser.parse_args(arguments)
+    if options.step == "make":
+        line = f"uv run python -m studies.between make --start {options.start} --end {options.end} --shares …"
+        for share in options.shares:
+            print(make(load_family(options.family), (options.start, options.end), share, options.output, line))
+        return
+    found = curve(
+        Outcome.model_validate_json(options.study.read_bytes()),
+        read_jsonl(options.answers, BenchmarkSample),
+    )
+    draw(found, options.output)
+    write_text(options.output / f"{NAME}.json", found.model_dump_json(indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
