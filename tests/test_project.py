@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from benchmarks.classifier_report import Results as Speeds
 from evaluation.config import CORE_PROMPTS, EvaluationRun
 from evaluation.records import Results
 from inference.corpora import Source, read_rows
@@ -23,7 +24,7 @@ from inference.sources import base_identity
 from inference.transcripts import RejectedRow, parse_transcript
 from runs import config
 from runs.manifest import verify
-from scripts import update_readme
+from scripts import update_benchmarks, update_readme
 
 ROOT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("CAI_DATA", ROOT.parent / "shared" / "data"))
@@ -95,6 +96,11 @@ def test_shipped_adapters_are_whole_small_and_of_their_base(name):
 def test_readme_table_is_the_shipped_result():
     readme = (ROOT / "README.md").read_text()
     assert readme == update_readme.updated(readme, Results.model_validate_json(update_readme.SHIPPED.read_bytes()))
+
+
+def test_the_benchmarks_page_is_the_kept_result():
+    kept = Speeds.model_validate_json(update_benchmarks.KEPT.read_bytes())
+    assert update_benchmarks.PAGE.read_text(encoding="utf-8") == update_benchmarks.page(kept)
 
 
 @pytest.mark.parametrize("name", family_names())
