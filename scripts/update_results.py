@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 
 from evaluation.analysis import Analysis
 from evaluation.outputs import Table
 from evaluation.records import Results
+from runs.config import StrictModel
 from scripts.update_readme import SHIPPED, markdown, tables
 from studies.between import NAME as BETWEEN
 from studies.between import Between
 from studies.endings import LIMITS, Endings
 from studies.endings import NAME as ENDINGS
-from studies.measure import Estimate, Outcome, Row
+from studies.measure import BENIGN, HARMFUL, Estimate, Outcome, Row
 from studies.reading import kept
 from studies.separation import BUDGET, NAME, Separation
+
+Record = TypeVar("Record", bound=StrictModel)
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "results.md"
 STUDIES = ROOT / "artifacts" / "smollm2-135m" / "studies"
-CAPABILITY = STUDIES / "capability.json"
+CAPABILITY = "capability"
 """``benchmarks`` and ``benchmark_levels`` of the statistics.json of an evaluation with ``--benchmarks``."""
 READING = ROOT / "docs" / "reading.csv"
 MEASURED_BY = (
     "uv run evaluate --models base stage2 stage3 --family smollm2-135m-bf16 --limit 24 "
     "--benchmarks arc_easy,piqa,winogrande --benchmarks-path configs/evaluation/benchmarks"
 )
-HARMFUL, BENIGN = "refusals of harmful requests", "refusals of benign requests"
 WORDS, CUT, MARKERS = "words, benign requests", "cut at the limit", "role markers"
 RECIPES = """Pairs of 96 prompts a recipe, and twelve steps of DPO on whole answers from stage2, one seed: which way a
 recipe pushes, not how far it goes.
@@ -138,10 +141,20 @@ def categories(outcome: Outcome) -> str:
     return table(["refusals, %", *(f"{name} ({outcome.prompts[name]})" for name in names)], rows)
 
 
-def study(name: str) -> Outcome | None:
-    """A kept study; None where it was not made."""
+def stored(kind: type[Record], name: str) -> Record | None:
+    """A kept record; None where it was not made."""
     path = STUDIES / f"{name}.json"
-    return Outcome.model_validate_json(path.read_bytes()) if path.is_file() else None
+    return kind.model_validate_json(path.read_bytes()) if path.is_file() else None
+
+
+def figure(name: str, caption: str) -> str:
+    """The plot that stands beside a kept record."""
+    return f"![{caption}](../{(STUDIES / name).relative_to(ROOT)}.png)\n"
+
+
+def points(mean: float, low: float, high: float) -> str:
+    """A difference of shares in points with its interval."""
+    return f"{100 * mean:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
 
 
 def made_by(outcome: Outcome) -> str:
@@ -162,8 +175,7 @@ def capability(found: Analysis) -> str:
     for one in found.benchmarks:
         asked = one.verdict.contrast
         if asked.control == "base" and asked.estimate is not None and asked.interval is not None:
-            low, high = (100 * end for end in asked.interval)
-            apart[asked.metric, asked.treatment] = f"{100 * asked.estimate:+.1f} [{low:+.1f}, {high:+.1f}]"
+            apart[asked.metric, asked.treatment] = points(asked.estimate, *asked.interval)
     later = [model for model in models if model != "base"]
     count = found.benchmark_levels[0].scored
     shown = [
@@ -180,10 +192,8 @@ def capability(found: Analysis) -> str:
 
 def separation() -> str | None:
     """What the checkpoints tell apart at any threshold; None where it was not measured."""
-    path = STUDIES / f"{NAME}.json"
-    if not path.is_file():
+    if (found := stored(Separation, NAME)) is None:
         return None
-    found = Separation.model_validate_json(path.read_bytes())
     rows = [
         [one.name, f"{one.auc.value:.2f} [{one.auc.low:.2f}, {one.auc.high:.2f}]", f"{one.harmful_at_budget:.0%}"]
         for one in found.curves
@@ -194,52 +204,54 @@ def separation() -> str | None:
         f"{found.probed} prompts of the training pairs. Made by `python -m studies.separation`.\n"
     )
     shown = table(["", "AUC", f"harmful refused at {BUDGET:.0%} of the benign"], rows)
-    figure = f"![Curves](../{path.relative_to(ROOT).with_suffix('.png')})\n"
-    return "\n".join(["## What could be told apart\n", about, shown, figure])
+    return "\n".join(["## What could be told apart\n", about, shown, figure(NAME, "Curves")])
 
 
 def endings() -> str | None:
     """Which answers a limit cuts; None where it was not measured."""
-    path = STUDIES / f"{ENDINGS}.json"
-    if not path.is_file():
+    if (found := stored(Endings, ENDINGS)) is None:
         return None
-    found = Endings.model_validate_json(path.read_bytes())
     limits = [limit for limit in LIMITS if limit <= found.limit]
     rows = [[name, *(f"{100 * found.cut(name, limit):.0f}" for limit in limits)] for name in found.ended]
     about = (
         f"Answers to {found.prompts} of the prompts, in percent, that a limit of so many tokens cuts: greedy answers\n"
         f"of one run with at most {found.limit}. Made by `python -m studies.endings`.\n"
     )
-    figure = f"![What a limit cuts](../{path.relative_to(ROOT).with_suffix('.png')})\n"
-    return "\n".join(["## Where answers end\n", about, table(["tokens", *map(str, limits)], rows), figure])
+    return "\n".join(
+        [
+            "## Where answers end\n",
+            about,
+            table(["tokens", *map(str, limits)], rows),
+            figure(ENDINGS, "What a limit cuts"),
+        ]
+    )
 
 
 def between() -> str | None:
     """What lies between two checkpoints; None where it was not measured."""
-    path = STUDIES / f"{BETWEEN}.json"
-    if not path.is_file():
+    if (found := stored(Between, BETWEEN)) is None:
         return None
-    found = Between.model_validate_json(path.read_bytes())
     rows = []
     for point in found.points:
         shares = [percent(value) for value in (point.refused_harmful, point.refused_benign, point.helpfulness)]
         cost = NONE
         if (apart := point.cost) is not None and apart.low is not None and apart.high is not None:
-            cost = f"{100 * apart.mean:+.1f} [{100 * apart.low:+.1f}, {100 * apart.high:+.1f}]"
+            cost = points(apart.mean, apart.low, apart.high)
         rows.append([point.name, *shares, f"{100 * point.accuracy:.1f}", cost])
     about = (
         f"Adapters on the straight line from stage2 to stage3, at so many percent of the way: {found.prompts} of the\n"
         f"prompts and the first {found.questions} questions. Made by `python -m studies.between`.\n"
     )
     head = ["checkpoint", "refuses harmful, %", "refuses benign, %", "helpfulness", found.task, "− base, points"]
-    figure = f"![What refusing costs](../{path.relative_to(ROOT).with_suffix('.png')})\n"
-    return "\n".join(["## What stage3 costs on its way\n", about, table(head, rows), figure])
+    return "\n".join(
+        ["## What stage3 costs on its way\n", about, table(head, rows), figure(BETWEEN, "What refusing costs")]
+    )
 
 
 def page() -> str:
     """The whole page."""
     parts = [HEAD, "## On the shipped prompts\n", tables(Results.model_validate_json(SHIPPED.read_bytes()))]
-    if (held_out := study("seeds")) is not None:
+    if (held_out := stored(Outcome, "seeds")) is not None:
         base = held_out.rows[0]
         parts += ["## On other people's prompts, none of them trained on\n", made_by(held_out), overview(held_out)]
         parts += [f"**{row.name}**\n\n{bars(row, base)}\n{seeds(row)}" for row in held_out.rows if row.against]
@@ -249,13 +261,13 @@ def page() -> str:
         ]
     if (ends := endings()) is not None:
         parts.append(ends)
-    if CAPABILITY.is_file():
-        parts.append(capability(Analysis.model_validate_json(CAPABILITY.read_bytes())))
+    if (cost := stored(Analysis, CAPABILITY)) is not None:
+        parts.append(capability(cost))
     if (way := between()) is not None:
         parts.append(way)
     if (apart := separation()) is not None:
         parts.append(apart)
-    if (recipes := study("recipes")) is not None:
+    if (recipes := stored(Outcome, "recipes")) is not None:
         parts += ["## Which data teach what\n", RECIPES, made_by(recipes), overview(recipes)]
     return "\n".join(part.rstrip("\n") + "\n" for part in parts)
 

@@ -35,13 +35,13 @@ from runs.identity import digest
 from runs.manifest import write_manifest
 from runs.palette import FAINT, SERIES
 from runs.records import read_jsonl
-from studies.measure import Estimate, Outcome, estimate
+from studies.measure import BENIGN, HARMFUL, Estimate, Outcome, estimate
 
 if TYPE_CHECKING:
     from peft import LoraModel, PeftModel
+    from transformers import PreTrainedModel
 
 NAME = "between"
-HARMFUL = "refusals of harmful requests"
 
 
 class Point(StrictModel):
@@ -66,42 +66,44 @@ class Between(StrictModel):
     points: list[Point]
 
 
-def combined(family: Family, ends: tuple[Path, Path], share: float) -> PeftModel:
-    """The base with (1 − share) of the first adapter and ``share`` of the second, exactly: ranks add up."""
-    identity = base_identity(family)
-    model = attach(load_base(family, dtype="float32"), ends[0], "start", base_identity=identity)
-    attach(model, ends[1], "end", base_identity=identity)
-    layers = cast("LoraModel", model.base_model)
-    layers.add_weighted_adapter(["start", "end"], [1 - share, share], lora.POLICY, combination_type="cat")
-    model.set_adapter(lora.POLICY)
-    return model
+def make(family: Family, names: tuple[str, str], shares: Sequence[int], output: Path, command: str) -> list[Path]:
+    """Write the adapters that stand so many percent of the way from one checkpoint to the other, as ``at25`` and so on.
 
-
-def make(family: Family, names: tuple[str, str], percent: int, output: Path, command: str) -> Path:
-    """Write the adapter that stands ``percent`` of the way from one checkpoint to the other; ``at25`` and so on."""
+    They are exact: (1 − share) of the first adapter's product and ``share`` of the second's. Their ranks add up.
+    """
     import torch
 
-    began = time.monotonic()
-    ends = (lora.resolve_adapter(names[0], family), lora.resolve_adapter(names[1], family))
-    found = [check_adapter(end, base_identity=base_identity(family)) for end in ends]
-    target = output / f"at{percent}"
-    with whole_folder(target) as building:
-        lora.save(
-            combined(family, ends, percent / 100), building, public_id=family.base.public_id, dtype=torch.bfloat16
-        )
-        write_manifest(
-            building,
-            kind="adapter",
-            run_id=digest([*(one.run_id for one in found), percent]),
-            command=command,
-            config={"start": names[0], "end": names[1], "percent": percent},
-            inputs={"base": base_identity(family), **{n: m.run_id for n, m in zip(names, found, strict=True)}},
-            seeds={},
-            counts=found[1].counts,
-            metrics={},
-            wall_seconds=time.monotonic() - began,
-        )
-    return target
+    base = base_identity(family)
+    ends = [lora.resolve_adapter(name, family) for name in names]
+    found = [check_adapter(end, base_identity=base) for end in ends]
+    model: PreTrainedModel | PeftModel = load_base(family, dtype="float32")
+    sides = ["start", "end"]  # not the names: a folder's is no name for a module
+    for side, end in zip(sides, ends, strict=True):
+        model = attach(model, end, side, base_identity=base)
+    joined = cast("PeftModel", model)
+    layers = cast("LoraModel", joined.base_model)
+    made = []
+    for percent in shares:
+        began, target = time.monotonic(), output / f"at{percent}"
+        weights = [1 - percent / 100, percent / 100]
+        layers.add_weighted_adapter(sides, weights, lora.POLICY, combination_type="cat")
+        with whole_folder(target) as building:
+            lora.save(joined, building, public_id=family.base.public_id, dtype=torch.bfloat16)
+            write_manifest(
+                building,
+                kind="adapter",
+                run_id=digest([*(one.run_id for one in found), percent]),
+                command=command,
+                config={"start": names[0], "end": names[1], "percent": percent},
+                inputs={"base": base, **{name: one.run_id for name, one in zip(names, found, strict=True)}},
+                seeds={},
+                counts=found[1].counts,
+                metrics={},
+                wall_seconds=time.monotonic() - began,
+            )
+        layers.delete_adapter(lora.POLICY)
+        made.append(target)
+    return made
 
 
 def curve(outcome: Outcome, rows: Sequence[BenchmarkSample]) -> Between:
@@ -128,7 +130,7 @@ def curve(outcome: Outcome, rows: Sequence[BenchmarkSample]) -> Between:
         Point(
             name=one.name,
             refused_harmful=one.values[HARMFUL],
-            refused_benign=one.values["refusals of benign requests"],
+            refused_benign=one.values[BENIGN],
             helpfulness=one.values["helpfulness"],
             accuracy=fmean(right[one.name].values()),
             cost=None if one.name == BASE else estimate([right[one.name][key] - base[key] for key in base]),
@@ -175,16 +177,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     making.add_argument("--start", default="stage2")
     making.add_argument("--end", default="stage3")
     making.add_argument("--shares", type=int, nargs="+", required=True, help="percent of the way")
-    drawing = asked.add_parser("draw", help="join the results and draw them")
-    drawing.add_argument("study", type=Path, help="study.json")
-    drawing.add_argument("answers", type=Path, help="benchmark_samples.jsonl of the evaluation with --benchmarks")
-    for one in (making, drawing):
+    joining = asked.add_parser("draw", help="join the results and draw them")
+    joining.add_argument("study", type=Path, help="study.json")
+    joining.add_argument("answers", type=Path, help="benchmark_samples.jsonl of the evaluation with --benchmarks")
+    for one in (making, joining):
         one.add_argument("--output", type=Path, required=True, help="folder")
     options = parser.parse_args(arguments)
     if options.step == "make":
         line = f"uv run python -m studies.between make --start {options.start} --end {options.end} --shares …"
-        for share in options.shares:
-            print(make(load_family(options.family), (options.start, options.end), share, options.output, line))
+        family, ends = load_family(options.family), (options.start, options.end)
+        print(*make(family, ends, options.shares, options.output, line), sep="\n")
         return
     found = curve(
         Outcome.model_validate_json(options.study.read_bytes()),

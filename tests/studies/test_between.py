@@ -15,8 +15,6 @@ from studies.measure import Outcome, row
 from tests import tiny
 from tests.studies.test_measure import answer, question
 
-IDS = torch.tensor([[5, 6, 7, 8, 9, 10]])
-
 
 @pytest.fixture
 def family(tiny_llama, tiny_llama_family, tmp_path):
@@ -42,10 +40,11 @@ def weights(family, folder):
 
 def test_the_weights_lie_on_the_line(family, tmp_path):
     start, end = (weights(family, family.adapter_folder(name)) for name in ("stage2", "stage3"))
-    found = weights(family, make(family, ("stage2", "stage3"), 25, tmp_path / "out", "between"))
     assert any(not torch.allclose(start[name], end[name], atol=1e-2) for name in start)
-    for name, value in found.items():
-        assert torch.allclose(value, 0.75 * start[name] + 0.25 * end[name], atol=5e-3)
+    made = make(family, ("stage2", "stage3"), [25, 60], tmp_path / "out", "between")
+    for share, folder in zip((0.25, 0.6), made, strict=True):
+        for name, value in weights(family, folder).items():
+            assert torch.allclose(value, (1 - share) * start[name] + share * end[name], atol=5e-3)
 
 
 def results():
