@@ -28,7 +28,7 @@ LIMITS = {
         "- A policy that is trained against it finds answers that it rates too high: watch another instrument too.",
     ),
 }
-SETTINGS = {"lora", "train", "rewards", "watched", "monitors", "early_stopping_patience"}
+SETTINGS = {"lora", "interpolation", "train", "rewards", "watched", "monitors", "early_stopping_patience"}
 """The config's sections that the card shows."""
 
 
@@ -68,9 +68,9 @@ def render(
         if isinstance(run, DPORun | RLRun) and run.init_adapter
         else ""
     )
-    settings = run.model_dump(
-        mode="json", include={"lora", "train", "rewards", "watched", "monitors", "early_stopping_patience"}
-    )
+    if isinstance(run, DPORun) and run.interpolation < 1.0:
+        start += f" It stands at {run.interpolation:.0%} of the way from there to the trained weights."
+    settings = run.model_dump(mode="json", include=SETTINGS)
     return f"""---
 base_model: {family.base.public_id}
 library_name: peft

@@ -300,6 +300,9 @@ class DPORun(_Run):
 
     init_adapter: str | None = "stage2"
     """Where training starts and what it is held to: a checkpoint of the family, a folder, or null for the bare base."""
+    interpolation: float = Field(default=1.0, gt=0.0, le=1.0)
+    """How far the finished adapter stands on the way from ``init_adapter`` to the trained weights (WiSE-FT, Wortsman et
+    al. 2022, §3): below 1 it gives back some of what was learnt for more of what it cost. 1: the trained weights."""
     lora: LoraSection | None = None
     """Only with ``init_adapter: null``: the shape of the new adapter. Otherwise it is the init_adapter's own."""
     data: DPOData
@@ -318,6 +321,8 @@ class DPORun(_Run):
             raise ValueError("data.default_label_prob is read only with train.soft_labels")
         if self.init_adapter is not None and self.lora is not None:
             raise ValueError("lora is the init_adapter's own; leave the section out, or set init_adapter to null")
+        if self.init_adapter is None and self.interpolation < 1.0:
+            raise ValueError("interpolation is the way from init_adapter, which is null; name one, or set 1")
         return self
 
 

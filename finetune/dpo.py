@@ -74,7 +74,11 @@ def run_dpo(run: DPORun, options: Options, reporter: Reporter) -> tuple[dict[str
         measured.update(check_start(trainer, run))  # of a resumed run as well
         return trainer
 
-    return stage.carry_out(identity, examples, build, lambda _: measured)
+    def settle(trainer: DPO | KTO) -> None:
+        if start is not None and run.interpolation < 1.0:
+            lora.retreat(fit.policy(trainer), start, run.interpolation)
+
+    return stage.carry_out(identity, examples, build, lambda _: measured, settle)
 
 
 def read_pairs(run: DPORun, tokenizer: PreTrainedTokenizerBase | None) -> data.Examples:

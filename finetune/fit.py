@@ -72,6 +72,7 @@ YOUNGER = {
     "data.sources.field": None,
     "data.sources.max_rows": None,
     "monitors": None,
+    "interpolation": 1.0,
 }
 """Keys that came later, and their defaults: runs without them keep their identity."""
 

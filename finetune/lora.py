@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -152,6 +153,52 @@ def load(model: PeftModel, folder: Path) -> None:
     for name, value in held.items():
         if not torch.equal(value.detach().cpu(), stored[name].to(value.dtype)):
             raise IntegrityError(f"{folder / WEIGHTS}: '{name}' did not survive saving and loading.")
+
+
+def interpolated(
+    start: Mapping[str, torch.Tensor], end: Mapping[str, torch.Tensor], share: float
+) -> dict[str, torch.Tensor]:
+    """The adapter that stands at ``share`` of the way from one adapter to another that was trained from it.
+
+    The factors A and B themselves are averaged, as they are what was trained (Wortsman et al. 2022, Robust fine-tuning
+    of zero-shot models, §3, equation 1); so the rank stays. Their product is not the average of the products, but
+    nearly: see docs/log.md.
+
+    Args:
+        start: the first adapter's tensors.
+        end: the other's, of the same names and shapes.
+        share: 0 is ``start``, 1 is ``end``.
+
+    Returns:
+        Tensors of the names, shapes and dtypes of ``end``.
+
+    Raises:
+        IntegrityError: the adapters' names or shapes differ.
+    """
+    import torch
+
+    def shapes(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Size]:
+        return {name: value.shape for name, value in weights.items()}
+
+    if shapes(start) != shapes(end):
+        raise IntegrityError("There is no way between the two adapters: their tensors have other names or shapes.")
+    return {
+        name: torch.lerp(start[name].to(value.device, torch.float32), value.float(), share).to(value.dtype)
+        for name, value in end.items()
+    }
+
+
+def retreat(model: PeftModel, folder: Path, share: float) -> None:
+    """Move the trained adapter to where it is ``share`` of the way from the adapter in ``folder``.
+
+    Every process of a run must call it.
+
+    Raises:
+        IntegrityError: the adapters' names or shapes differ.
+    """
+    from safetensors.torch import load_file
+
+    _set(model, interpolated(load_file(folder / WEIGHTS), tensors(model), share))
 
 
 def _set(model: PeftModel, stored: dict[str, torch.Tensor]) -> None:

@@ -77,6 +77,7 @@ class Stage:
         examples: data.Examples,
         build: Callable[[Path], AnyTrainer],
         before: Callable[[AnyTrainer], dict[str, float]],
+        after: Callable[[AnyTrainer], None] | None = None,
     ) -> Outcome:
         """Train, and store the artifact.
 
@@ -85,6 +86,7 @@ class Stage:
             examples: what is trained on.
             build: the trainer that works in a folder.
             before: what is measured before the first step.
+            after: what is done to the trained weights before they are stored.
 
         Raises:
             Preempted: SIGTERM came; every process saved, and the same command goes on.
@@ -97,6 +99,8 @@ class Stage:
             measured = fit.train(
                 trainer, self.run, examples, work, self.reporter, before=lambda: before(trainer), stop=stop
             )
+            if after is not None:
+                after(trainer)
             manifest = fit.finish(
                 trainer,
                 self.run,

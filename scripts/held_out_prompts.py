@@ -2,7 +2,8 @@
 
 Half are harmful requests (XSTest's unsafe ones, CatQA), half benign (XSTest's safe ones, which only sound alarming, and
 plain instructions). They are other people's data, read below $CAI_DATA and never part of this repository. A prompt that
-shares its text or eight words in a row with a training pair is left out. What is drawn depends on the texts alone.
+shares its text or eight words in a row with a training pair (`--pairs`) is left out. What is drawn depends on the texts
+alone.
 """
 
 from __future__ import annotations

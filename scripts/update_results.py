@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TypeVar
 
-from evaluation.analysis import Analysis
 from evaluation.outputs import Table
 from evaluation.records import Results
 from runs.config import StrictModel
 from scripts.update_readme import SHIPPED, markdown, tables
 from studies.between import NAME as BETWEEN
 from studies.between import Between
+from studies.capability import BAR as COST
+from studies.capability import NAME as CAPABILITY
+from studies.capability import Capability
 from studies.endings import LIMITS, Endings
 from studies.endings import NAME as ENDINGS
 from studies.measure import BENIGN, HARMFUL, Estimate, Outcome, Row
@@ -23,13 +25,7 @@ Record = TypeVar("Record", bound=StrictModel)
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "results.md"
 STUDIES = ROOT / "artifacts" / "smollm2-135m" / "studies"
-CAPABILITY = "capability"
-"""``benchmarks`` and ``benchmark_levels`` of the statistics.json of an evaluation with ``--benchmarks``."""
 READING = ROOT / "docs" / "reading.csv"
-MEASURED_BY = (
-    "uv run evaluate --models base stage2 stage3 --family smollm2-135m-bf16 --limit 24 "
-    "--benchmarks arc_easy,piqa,winogrande --benchmarks-path configs/evaluation/benchmarks"
-)
 WORDS, CUT, MARKERS = "words, benign requests", "cut at the limit", "role markers"
 RECIPES = """Pairs of 96 prompts a recipe, and twelve steps of DPO on whole answers from stage2, one seed: which way a
 recipe pushes, not how far it goes.
@@ -163,31 +159,27 @@ def made_by(outcome: Outcome) -> str:
     return f"{count} prompts, greedy, at most {outcome.max_new_tokens} tokens. Made by\n\n    {outcome.command}\n"
 
 
-def capability(found: Analysis) -> str:
+def capability(found: Capability) -> str:
     """What the stages cost on lm-eval's tasks."""
-    levels = {
-        (level.metric, level.model): f"{100 * level.mean:.1f}"
-        for level in found.benchmark_levels
-        if level.mean is not None
-    }
-    tasks, models = dict.fromkeys(task for task, _ in levels), dict.fromkeys(model for _, model in levels)
-    apart: dict[tuple[str, str], str] = {}
-    for one in found.benchmarks:
-        asked = one.verdict.contrast
-        if asked.control == "base" and asked.estimate is not None and asked.interval is not None:
-            apart[asked.metric, asked.treatment] = points(asked.estimate, *asked.interval)
-    later = [model for model in models if model != "base"]
-    count = found.benchmark_levels[0].scored
-    shown = [
-        [task, *(levels[task, model] for model in models), *(apart.get((task, model), NONE) for model in later)]
-        for task in tasks
-    ]
+    rows = []
+    for task in found.tasks:
+        costs = [level.cost for level in task.levels]
+        apart = [
+            points(cost.mean, cost.low, cost.high)
+            for cost in costs
+            if cost is not None and cost.low is not None and cost.high is not None
+        ]
+        seeds = ", ".join(f"{100 * value:+.1f}" for value in task.levels[-1].by_seed)
+        held = costs[-1] is not None and abs(costs[-1].mean) <= COST
+        accuracies = [f"{100 * level.accuracy.mean:.1f}" for level in task.levels]
+        rows.append([task.name, *accuracies, *apart, seeds, _verdict(held)])
+    names = [level.name for level in found.tasks[0].levels]
+    head = ["task", *names, *(f"{name} − base" for name in names[1:]), "each seed", f"within {100 * COST:.0f} point"]
     about = (
-        f"Accuracy in percent on the first {count} questions of each task; paired differences in points. Made by\n\n"
-        f"    {MEASURED_BY} --benchmark-limit {count}\n"
+        f"Accuracy in percent on the first {found.tasks[0].questions} questions of each task; paired differences in\n"
+        "points, stage3 as the mean of the three seeds. Made by `python -m studies.capability`.\n"
     )
-    head = ["task", *models, *(f"{model} − base" for model in later)]
-    return "\n".join(["## What the stages cost in capability\n", about, table(head, shown)])
+    return "\n".join(["## What the stages cost in capability\n", about, table(head, rows)])
 
 
 def separation() -> str | None:
@@ -239,8 +231,10 @@ def between() -> str | None:
             cost = points(apart.mean, apart.low, apart.high)
         rows.append([point.name, *shares, f"{100 * point.accuracy:.1f}", cost])
     about = (
-        f"Adapters on the straight line from stage2 to stage3, at so many percent of the way: {found.prompts} of the\n"
-        f"prompts and the first {found.questions} questions. Made by `python -m studies.between`.\n"
+        f"Adapters at so many percent of the way from stage2 to the weights that DPO ends with, on {found.prompts}\n"
+        f"development prompts, and on {found.questions} questions after the first {found.skipped}: nothing here\n"
+        "is among what the tables above were measured on. The recipe's `interpolation` was chosen on it.\n"
+        "Made by `python -m studies.between`.\n"
     )
     head = ["checkpoint", "refuses harmful, %", "refuses benign, %", "helpfulness", found.task, "− base, points"]
     return "\n".join(
@@ -261,7 +255,7 @@ def page() -> str:
         ]
     if (ends := endings()) is not None:
         parts.append(ends)
-    if (cost := stored(Analysis, CAPABILITY)) is not None:
+    if (cost := stored(Capability, CAPABILITY)) is not None:
         parts.append(capability(cost))
     if (way := between()) is not None:
         parts.append(way)

@@ -1,32 +1,35 @@
 """Checkpoints on the straight line between two adapters: what a stage gains and costs on its way.
 
-    uv run python -m studies.between make --start stage2 --end stage3 --shares 25 50 75 90 --output results/between
+    uv run finetune dpo --config configs/finetune/smollm2-135m-dpo.yaml --set train.bf16=true \
+        --set interpolation=1 --output-dir results/stage3-whole
+    uv run python -m studies.between make --start stage2 --end results/stage3-whole --shares 55 70 85 100 \
+        --output results/between
     uv run python -m studies.run studies/between.yaml --jobs 2
-    uv run evaluate --family results/studies/between/family.yaml --models base stage2 at25 at50 at75 at90 stage3 \
-        --limit 24 --benchmarks arc_easy --benchmarks-path configs/evaluation/benchmarks --benchmark-limit 1000 \
+    uv run evaluate --family results/studies/between/family.yaml --models base stage2 at55 at70 at85 at100 \
+        --limit 24 --benchmarks arc_easy --benchmarks-path configs/evaluation/benchmarks \
         --no-report --output-dir results/between/benchmarks
     uv run python -m studies.between draw results/studies/between/study.json \
-        results/between/benchmarks/benchmark_samples.jsonl --output artifacts/smollm2-135m/studies
+        results/between/benchmarks/benchmark_samples.jsonl --skip 1000 --output artifacts/smollm2-135m/studies
 
 Between a model and its fine-tuning lie models that trade what was learnt for what it cost (Wortsman et al. 2022, Robust
-fine-tuning of zero-shot models, §3).
+fine-tuning of zero-shot models, §3). A share is chosen here, so the prompts and questions are not those of the result.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
-from evaluation.analysis import main_metric
 from evaluation.benchmarks.records import BenchmarkSample
 from finetune import lora
-from inference.adapters import attach, check_adapter
+from inference.adapters import check_adapter
 from inference.families import BASE, Family, load_family
-from inference.loading import base_identity, load_base
+from inference.loading import base_identity
 from runs.atomic import folder as whole_folder
 from runs.atomic import write_text
 from runs.config import StrictModel
@@ -35,11 +38,8 @@ from runs.identity import digest
 from runs.manifest import write_manifest
 from runs.palette import FAINT, SERIES
 from runs.records import read_jsonl
+from studies.capability import answered
 from studies.measure import BENIGN, HARMFUL, Estimate, Outcome, estimate
-
-if TYPE_CHECKING:
-    from peft import LoraModel, PeftModel
-    from transformers import PreTrainedModel
 
 NAME = "between"
 
@@ -61,6 +61,8 @@ class Between(StrictModel):
     """The curve."""
 
     task: str
+    skipped: int
+    """Questions at the benchmark's beginning that were left out."""
     questions: int
     prompts: int
     points: list[Point]
@@ -69,26 +71,23 @@ class Between(StrictModel):
 def make(family: Family, names: tuple[str, str], shares: Sequence[int], output: Path, command: str) -> list[Path]:
     """Write the adapters that stand so many percent of the way from one checkpoint to the other, as ``at25`` and so on.
 
-    They are exact: (1 − share) of the first adapter's product and ``share`` of the second's. Their ranks add up.
+    They are what `finetune dpo` stores with ``interpolation``, but for its rounding: here both ends are stored ones.
+
+    Raises:
+        IntegrityError: the second was not trained from the first; their tensors differ in name or shape.
     """
-    import torch
+    from safetensors.torch import load_file, save_file
 
     base = base_identity(family)
     ends = [lora.resolve_adapter(name, family) for name in names]
     found = [check_adapter(end, base_identity=base) for end in ends]
-    model: PreTrainedModel | PeftModel = load_base(family, dtype="float32")
-    sides = ["start", "end"]  # not the names: a folder's is no name for a module
-    for side, end in zip(sides, ends, strict=True):
-        model = attach(model, end, side, base_identity=base)
-    joined = cast("PeftModel", model)
-    layers = cast("LoraModel", joined.base_model)
+    start, end = (load_file(folder / lora.WEIGHTS) for folder in ends)
     made = []
     for percent in shares:
         began, target = time.monotonic(), output / f"at{percent}"
-        weights = [1 - percent / 100, percent / 100]
-        layers.add_weighted_adapter(sides, weights, lora.POLICY, combination_type="cat")
         with whole_folder(target) as building:
-            lora.save(joined, building, public_id=family.base.public_id, dtype=torch.bfloat16)
+            save_file(lora.interpolated(start, end, percent / 100), building / lora.WEIGHTS, metadata={"format": "pt"})
+            shutil.copyfile(ends[1] / lora.CONFIG, building / lora.CONFIG)
             write_manifest(
                 building,
                 kind="adapter",
@@ -101,31 +100,24 @@ def make(family: Family, names: tuple[str, str], shares: Sequence[int], output: 
                 metrics={},
                 wall_seconds=time.monotonic() - began,
             )
-        layers.delete_adapter(lora.POLICY)
         made.append(target)
     return made
 
 
-def curve(outcome: Outcome, rows: Sequence[BenchmarkSample]) -> Between:
-    """Join a study of the checkpoints with their answers to one benchmark.
+def curve(outcome: Outcome, rows: Sequence[BenchmarkSample], *, skip: int = 0) -> Between:
+    """Join a study of the checkpoints with their answers to one benchmark, without its first ``skip`` questions.
 
     Raises:
         DataError: there is more than one task, or the checkpoints did not answer the same questions.
     """
-    tasks = {row.task for row in rows}
-    right: dict[str, dict[int, float]] = {one.name: {} for one in outcome.rows}
-    for row in rows:
-        metric = main_metric(row.metrics)
-        if row.model in right and metric is not None:
-            right[row.model][row.doc_id] = row.metrics[metric]
-    base = right[BASE]
-    missing = [name for name, answered in right.items() if not answered or answered.keys() != base.keys()]
-    if len(tasks) != 1 or missing:
+    tasks = answered(rows, [one.name for one in outcome.rows], skip=skip)
+    if len(tasks) != 1:
         raise DataError(
-            "The study and the benchmark do not fit together.",
-            why=f"Tasks: {sorted(tasks)}; checkpoints with other questions than base, or none: {missing}.",
-            mend="Evaluate every checkpoint of the study on one task.",
+            f"The curve has one benchmark, and the answers have {len(tasks)}: {', '.join(tasks)}.",
+            mend="Evaluate with --benchmarks and one task.",
         )
+    [(task, right)] = tasks.items()
+    base = right[BASE]
     points = [
         Point(
             name=one.name,
@@ -137,7 +129,7 @@ def curve(outcome: Outcome, rows: Sequence[BenchmarkSample]) -> Between:
         )
         for one in outcome.rows
     ]
-    return Between(task=tasks.pop(), questions=len(base), prompts=sum(outcome.prompts.values()), points=points)
+    return Between(task=task, skipped=skip, questions=len(base), prompts=sum(outcome.prompts.values()), points=points)
 
 
 def draw(found: Between, folder: Path) -> None:
@@ -180,6 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     joining = asked.add_parser("draw", help="join the results and draw them")
     joining.add_argument("study", type=Path, help="study.json")
     joining.add_argument("answers", type=Path, help="benchmark_samples.jsonl of the evaluation with --benchmarks")
+    joining.add_argument("--skip", type=int, default=0, help="leave out the first so many questions")
     for one in (making, joining):
         one.add_argument("--output", type=Path, required=True, help="folder")
     options = parser.parse_args(arguments)
@@ -191,6 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     found = curve(
         Outcome.model_validate_json(options.study.read_bytes()),
         read_jsonl(options.answers, BenchmarkSample),
+        skip=options.skip,
     )
     draw(found, options.output)
     write_text(options.output / f"{NAME}.json", found.model_dump_json(indent=1) + "\n")

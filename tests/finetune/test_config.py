@@ -56,6 +56,7 @@ def test_every_config_that_ships_spells_out_every_train_key(path):
         ),
         (DPORun, {"train": {"learning_rate": 1e-4, "label_smoothing": 0.1}}, "only in the 'robust' loss"),
         (DPORun, {"lora": {"r": 4}}, "init_adapter's own"),
+        (DPORun, {"init_adapter": None, "interpolation": 0.5}, "the way from init_adapter"),
         (DPORun, {"train": {"learning_rate": 1e-4, "loss_type": ["kto", "sft"]}}, "stands alone"),
         (DPORun, {"train": {"learning_rate": 1e-4, "ld_alpha": 0, "soft_labels": True}}, "ld_alpha acts neither"),
         (

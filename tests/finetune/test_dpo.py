@@ -111,6 +111,37 @@ def test_an_interrupted_run_continues_to_the_same_bytes(place, stage2, tmp_path,
         assert metrics["eval_rewards/margins"] != 0
 
 
+def test_an_interpolated_run_stores_the_weighted_mean_of_its_start_and_what_it_trained(place, stage2, tmp_path):
+    """In float32, before rounding to what is stored; also where the run was interrupted."""
+    import torch
+    from safetensors.torch import load_file
+
+    whole, part = place.dpo(tmp_path / "whole"), place.dpo(tmp_path / "part")
+    part = part.model_copy(update={"interpolation": 0.25})
+    measured, _ = run_dpo(whole, OPTIONS, QUIET)
+    with interrupted_at(3), pytest.raises(KeyboardInterrupt):
+        run_dpo(part, OPTIONS, QUIET)
+    partly, _ = run_dpo(part, OPTIONS, QUIET)
+    start, end, stored = (load_file(folder / lora.WEIGHTS) for folder in (stage2, whole.output_dir, part.output_dir))
+    for name, value in stored.items():
+        expected = 0.75 * start[name].float() + 0.25 * end[name].float()
+        assert torch.allclose(value.float(), expected, rtol=2**-7, atol=1e-5)
+    assert any(not torch.equal(value, end[name]) for name, value in stored.items())
+    assert 0 < partly["metrics"]["eval_kl"] < measured["metrics"]["eval_kl"]
+    assert "stands at 25%" in (part.output_dir / "MODEL_CARD.md").read_text()
+
+
+def test_adapters_of_other_shapes_have_no_way_between_them():
+    import torch
+
+    start, end = {"a": torch.tensor([1.0, 2.0])}, {"a": torch.tensor([3.0, 6.0], dtype=torch.bfloat16)}
+    assert lora.interpolated(start, end, 0.25)["a"].tolist() == [1.5, 3.0]
+    assert lora.interpolated(start, end, 1.0)["a"].equal(end["a"])
+    for other in ({"b": end["a"]}, {"a": torch.ones(3)}):
+        with pytest.raises(IntegrityError, match="no way between"):
+            lora.interpolated(start, other, 0.25)
+
+
 @pytest.mark.parametrize(
     ("losses", "epochs", "expected"),
     [(["sigmoid"], 1, False), (["sigmoid"], 3, True), (["kto"], 2, True), (["orpo"], 3, False)],

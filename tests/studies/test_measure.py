@@ -4,12 +4,10 @@ import math
 
 import pytest
 
-from evaluation.analysis import Analysis, benchmark_contrasts, benchmark_levels
-from evaluation.benchmarks.records import BenchmarkSample
 from evaluation.records import Sample
 from evaluation.scores import scored
 from inference.records import Message, Prompt, prompt_id
-from scripts.update_results import bars, capability, percent, seeds
+from scripts.update_results import bars, percent, seeds
 from studies.measure import Estimate, estimate, row
 
 REFUSALS, OVER = "refusals of harmful requests", "refusals of benign requests"
@@ -89,23 +87,3 @@ def test_a_bar_is_missed_by_its_interval_too():
     )
     assert "| mean length against base on benign requests | within ±25 % | -25 % | holds |" in table
     assert table.count("holds") == 5
-
-
-def question(model: str, number: int, right: bool) -> BenchmarkSample:
-    return BenchmarkSample(
-        model=model, task="arc_easy", filter="none", doc_id=number, doc_hash=f"d{number}", prompt_hash="p",
-        target_hash="t", target="A", metrics={"acc": float(right)},
-    )  # fmt: skip
-
-
-def test_the_cost_in_capability_is_the_paired_difference_to_base():
-    rows = [question("base", number, number < 30) for number in range(40)]
-    rows += [question("stage2", number, number < 20) for number in range(40)]
-    models = ["base", "stage2"]
-    found = Analysis(
-        primary=(),
-        benchmarks=tuple(benchmark_contrasts(rows, models, seed=0)),
-        benchmark_levels=tuple(benchmark_levels(rows, models)),
-    )
-    line = capability(found).splitlines()[-1]
-    assert line.startswith("| arc_easy | 75.0 | 50.0 | -25.0 [")
