@@ -172,12 +172,13 @@ def capability(found: Capability) -> str:
         seeds = ", ".join(f"{100 * value:+.1f}" for value in task.levels[-1].by_seed)
         held = costs[-1] is not None and abs(costs[-1].mean) <= COST
         accuracies = [f"{100 * level.accuracy.mean:.1f}" for level in task.levels]
-        rows.append([task.name, *accuracies, *apart, seeds, _verdict(held)])
+        rows.append([task.name, str(task.questions), *accuracies, *apart, seeds, _verdict(held)])
     names = [level.name for level in found.tasks[0].levels]
-    head = ["task", *names, *(f"{name} − base" for name in names[1:]), "each seed", f"within {100 * COST:.0f} point"]
+    differences = [f"{name} − base" for name in names[1:]]
+    head = ["task", "questions", *names, *differences, "each seed", f"within {100 * COST:.0f} point"]
     about = (
-        f"Accuracy in percent on the first {found.tasks[0].questions} questions of each task; paired differences in\n"
-        "points, stage3 as the mean of the three seeds. Made by `python -m studies.capability`.\n"
+        "Accuracy in percent; paired differences in points, stage3 as the mean of the three seeds. Made by\n"
+        "`python -m studies.capability`.\n"
     )
     return "\n".join(["## What the stages cost in capability\n", about, table(head, rows)])
 

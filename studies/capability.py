@@ -3,10 +3,15 @@
     uv run evaluate --family results/studies/seeds/family.yaml --models base stage2 seed0 seed1 seed2 --limit 24 \
         --benchmarks arc_easy,piqa,winogrande --benchmarks-path configs/evaluation/benchmarks \
         --benchmark-limit 1000 --no-report --output-dir results/capability
-    uv run python -m studies.capability results/capability/benchmark_samples.jsonl --seeds seed0 seed1 seed2 \
-        --output artifacts/smollm2-135m/studies
+    uv run evaluate --family results/studies/seeds/family.yaml --models seed0 seed1 seed2 --limit 8 \
+        --benchmarks arc_easy --benchmarks-path configs/evaluation/benchmarks \
+        --no-report --output-dir results/capability-arc
+    uv run python -m studies.capability results/capability/benchmark_samples.jsonl \
+        results/capability-arc/benchmark_samples.jsonl results/between/benchmarks/benchmark_samples.jsonl \
+        --seeds seed0 seed1 seed2 --output artifacts/smollm2-135m/studies
 
-The checkpoints are those of `studies/seeds.yaml`. Each answers the same questions, so differences are paired.
+The checkpoints are those of `studies/seeds.yaml`. Each answers the same questions, so differences are paired. Runs may
+add questions to each other: the second has all of ARC-Easy, and base's and stage2's are in `studies/between.yaml`'s.
 """
 
 from __future__ import annotations
@@ -111,12 +116,14 @@ def _level(name: str, runs: Sequence[Mapping[int, float]], base: Mapping[int, fl
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("answers", type=Path, help="benchmark_samples.jsonl of the evaluation with --benchmarks")
+    parser.add_argument(
+        "answers", type=Path, nargs="+", help="benchmark_samples.jsonl of evaluations with --benchmarks"
+    )
     parser.add_argument("--seeds", nargs="+", required=True, help="checkpoints that are stage3 together")
     parser.add_argument("--output", type=Path, required=True, help="folder")
     options = parser.parse_args(arguments)
     groups = {BASE: [BASE], "stage2": ["stage2"], "stage3": options.seeds}
-    found = measure(read_jsonl(options.answers, BenchmarkSample), groups)
+    found = measure([row for path in options.answers for row in read_jsonl(path, BenchmarkSample)], groups)
     write_text(options.output / f"{NAME}.json", found.model_dump_json(indent=1) + "\n")
 
 

@@ -36,7 +36,7 @@ def test_seeds_are_averaged_by_question_before_the_interval():
     spread = math.sqrt((0.5 - 40 * 0.025**2) / 39)
     assert stage3.cost.high - stage3.cost.mean == pytest.approx(2.022691 * spread / math.sqrt(40), rel=1e-5)
     line = capability(found).splitlines()[-1]
-    assert line.startswith("| arc_easy | 75.0 | 50.0 | 72.5 | -25.0 [")
+    assert line.startswith("| arc_easy | 40 | 75.0 | 50.0 | 72.5 | -25.0 [")
     assert line.endswith("| +0.0, -5.0 | **missed** |")
 
 
@@ -53,9 +53,9 @@ def test_a_checkpoint_with_other_questions_is_named():
     assert len(answered(rows, ["stage2"], skip=10)["arc_easy"]["base"]) == 30
 
 
-def test_the_command_writes_the_record(tmp_path):
-    answers = tmp_path / "benchmark_samples.jsonl"
-    rows = asked({"base": 30, "stage2": 20, "seed0": 30})
-    answers.write_text("".join(row.model_dump_json() + "\n" for row in rows))
-    main([str(answers), "--seeds", "seed0", "--output", str(tmp_path)])
+def test_the_command_joins_runs_and_writes_the_record(tmp_path):
+    files = [tmp_path / "base.jsonl", tmp_path / "later.jsonl"]
+    for path, right in zip(files, ({"base": 30, "stage2": 20}, {"seed0": 30}), strict=True):
+        path.write_text("".join(row.model_dump_json() + "\n" for row in asked(right)))
+    main([*map(str, files), "--seeds", "seed0", "--output", str(tmp_path)])
     assert '"questions": 40' in (tmp_path / "capability.json").read_text()
