@@ -233,9 +233,8 @@ def between() -> str | None:
         rows.append([point.name, *shares, f"{100 * point.accuracy:.1f}", cost])
     about = (
         f"Adapters at so many percent of the way from stage2 to the weights that DPO ends with, on {found.prompts}\n"
-        f"development prompts, and on {found.questions} questions after the first {found.skipped}: nothing here\n"
-        "is among what the tables above were measured on. The recipe's `interpolation` was chosen on it.\n"
-        "Made by `python -m studies.between`.\n"
+        f"development prompts, which no table above has, and on {found.questions} questions after the first\n"
+        f"{found.skipped}. The recipe's `interpolation` was chosen on it. Made by `python -m studies.between`.\n"
     )
     head = ["checkpoint", "refuses harmful, %", "refuses benign, %", "helpfulness", found.task, "− base, points"]
     return "\n".join(

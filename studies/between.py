@@ -12,7 +12,7 @@
         results/between/benchmarks/benchmark_samples.jsonl --skip 1000 --output artifacts/smollm2-135m/studies
 
 Between a model and its fine-tuning lie models that trade what was learnt for what it cost (Wortsman et al. 2022, Robust
-fine-tuning of zero-shot models, §3). A share is chosen here, so the prompts and questions are not those of the result.
+fine-tuning of zero-shot models, §3). A share is chosen here, so the prompts are not those of the result.
 """
 
 from __future__ import annotations
