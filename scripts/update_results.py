@@ -148,9 +148,11 @@ def figure(name: str, caption: str) -> str:
     return f"![{caption}](../{(STUDIES / name).relative_to(ROOT)}.png)\n"
 
 
-def points(mean: float, low: float, high: float) -> str:
-    """A difference of shares in points with its interval."""
-    return f"{100 * mean:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+def points(value: Estimate | None) -> str:
+    """A difference of shares in points with its interval, to a tenth."""
+    if value is None or value.low is None or value.high is None:
+        return NONE
+    return f"{100 * value.mean:+.1f} [{100 * value.low:+.1f}, {100 * value.high:+.1f}]"
 
 
 def made_by(outcome: Outcome) -> str:
@@ -163,15 +165,11 @@ def capability(found: Capability) -> str:
     """What the stages cost on lm-eval's tasks."""
     rows = []
     for task in found.tasks:
-        costs = [level.cost for level in task.levels]
-        apart = [
-            points(cost.mean, cost.low, cost.high)
-            for cost in costs
-            if cost is not None and cost.low is not None and cost.high is not None
-        ]
-        seeds = ", ".join(f"{100 * value:+.1f}" for value in task.levels[-1].by_seed)
-        held = costs[-1] is not None and abs(costs[-1].mean) <= COST
+        last = task.levels[-1]
         accuracies = [f"{100 * level.accuracy.mean:.1f}" for level in task.levels]
+        apart = [points(level.cost) for level in task.levels[1:]]
+        seeds = ", ".join(f"{100 * value:+.1f}" for value in last.by_seed)
+        held = last.cost is not None and abs(last.cost.mean) <= COST
         rows.append([task.name, str(task.questions), *accuracies, *apart, seeds, _verdict(held)])
     names = [level.name for level in found.tasks[0].levels]
     differences = [f"{name} − base" for name in names[1:]]
@@ -227,10 +225,7 @@ def between() -> str | None:
     rows = []
     for point in found.points:
         shares = [percent(value) for value in (point.refused_harmful, point.refused_benign, point.helpfulness)]
-        cost = NONE
-        if (apart := point.cost) is not None and apart.low is not None and apart.high is not None:
-            cost = points(apart.mean, apart.low, apart.high)
-        rows.append([point.name, *shares, f"{100 * point.accuracy:.1f}", cost])
+        rows.append([point.name, *shares, f"{100 * point.accuracy:.1f}", points(point.cost)])
     about = (
         f"Adapters at so many percent of the way from stage2 to the weights that DPO ends with, on {found.prompts}\n"
         f"development prompts, which no table above has, and on {found.questions} questions after the first\n"

@@ -116,10 +116,10 @@ def test_an_interpolated_run_stores_the_weighted_mean_of_its_start_and_what_it_t
     import torch
     from safetensors.torch import load_file
 
-    whole, part = place.dpo(tmp_path / "whole"), place.dpo(tmp_path / "part")
+    whole, part = (place.dpo(tmp_path / name, num_train_epochs=3) for name in ("whole", "part"))
     part = part.model_copy(update={"interpolation": 0.25})
     measured, _ = run_dpo(whole, OPTIONS, QUIET)
-    with interrupted_at(3), pytest.raises(KeyboardInterrupt):
+    with interrupted_at(7), pytest.raises(KeyboardInterrupt):
         run_dpo(part, OPTIONS, QUIET)
     partly, _ = run_dpo(part, OPTIONS, QUIET)
     start, end, stored = (load_file(folder / lora.WEIGHTS) for folder in (stage2, whole.output_dir, part.output_dir))
