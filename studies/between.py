@@ -33,10 +33,11 @@ from inference.loading import base_identity
 from runs.atomic import folder as whole_folder
 from runs.atomic import write_text
 from runs.config import StrictModel
-from runs.errors import DataError
+from runs.errors import DataError, UsageError
 from runs.identity import digest
 from runs.manifest import write_manifest
 from runs.palette import FAINT, SERIES
+from runs.paths import shown
 from runs.records import read_jsonl
 from studies.capability import answered
 from studies.measure import BENIGN, HARMFUL, Estimate, Outcome, estimate
@@ -75,6 +76,7 @@ def make(family: Family, names: tuple[str, str], shares: Sequence[int], output: 
 
     Raises:
         IntegrityError: the second was not trained from the first; their tensors differ in name or shape.
+        UsageError: one of them is there already; it may be of another end.
     """
     from safetensors.torch import load_file, save_file
 
@@ -85,6 +87,8 @@ def make(family: Family, names: tuple[str, str], shares: Sequence[int], output: 
     made = []
     for percent in shares:
         began, target = time.monotonic(), output / f"at{percent}"
+        if target.exists():
+            raise UsageError(f"{shown(target)} is there already.", mend="Remove it, or choose another --output.")
         with whole_folder(target) as building:
             save_file(lora.interpolated(start, end, percent / 100), building / lora.WEIGHTS, metadata={"format": "pt"})
             shutil.copyfile(ends[1] / lora.CONFIG, building / lora.CONFIG)
@@ -136,17 +140,17 @@ def draw(found: Between, folder: Path) -> None:
     """Harmful requests refused against the accuracy that they cost, as PNG and SVG."""
     from runs import drawing
 
-    shown = [(point, cost) for point in found.points if (cost := point.cost) is not None]
+    priced = [(point, cost) for point in found.points if (cost := point.cost) is not None]
 
     def plot(axes: Any) -> None:
         axes.axvspan(-1, 1, color=FAINT, alpha=0.12, linewidth=0)
-        x = [100 * cost.mean for _, cost in shown]
-        y = [100 * point.refused_harmful.mean for point, _ in shown]
+        x = [100 * cost.mean for _, cost in priced]
+        y = [100 * point.refused_harmful.mean for point, _ in priced]
         axes.plot(x, y, color=SERIES[1], marker="o", linewidth=1.2)
-        for height, (_, cost) in zip(y, shown, strict=True):
+        for height, (_, cost) in zip(y, priced, strict=True):
             if cost.low is not None and cost.high is not None:
                 axes.hlines(height, 100 * cost.low, 100 * cost.high, color=SERIES[1], linewidth=0.8)
-        for (point, _), left, height in zip(shown, x, y, strict=True):
+        for (point, _), left, height in zip(priced, x, y, strict=True):
             axes.annotate(drawing.literal(point.name), (left, height), xytext=(4, 5), textcoords="offset points")
         axes.set(
             xlabel=f"{found.task}, points against base", ylabel="harmful requests refused, %", ylim=(0, 1.15 * max(y))

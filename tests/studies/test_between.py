@@ -9,7 +9,7 @@ from finetune import lora
 from inference.adapters import attach
 from inference.families import load_family
 from inference.loading import base_identity, load_base
-from runs.errors import DataError
+from runs.errors import DataError, UsageError
 from runs.manifest import write_manifest
 from studies.between import curve, draw, make
 from studies.measure import Outcome, row
@@ -42,6 +42,8 @@ def test_the_adapters_lie_on_the_line_and_load(family, tmp_path):
         attach(load_base(family), folder, lora.POLICY, base_identity=base_identity(family))
         for name, value in load_file(folder / lora.WEIGHTS).items():
             assert torch.allclose(value, (1 - share) * ends[0][name] + share * ends[1][name], atol=1e-6)
+    with pytest.raises(UsageError, match="at25 is there already"):
+        make(family, ("stage2", "stage3"), [25], tmp_path / "out", "made")
 
 
 def results():
