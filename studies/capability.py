@@ -1,17 +1,13 @@
 """What the stages cost on lm-eval's tasks, the seeds of stage3 together.
 
-    uv run evaluate --family results/studies/seeds/family.yaml --models base stage2 seed0 seed1 seed2 --limit 24 \
+    uv run evaluate --family results/studies/seeds/family.yaml --models base stage2 seed0 seed1 seed2 --limit 8 \
         --benchmarks arc_easy,piqa,winogrande --benchmarks-path configs/evaluation/benchmarks \
-        --benchmark-limit 1000 --no-report --output-dir results/capability
-    uv run evaluate --family results/studies/seeds/family.yaml --models seed0 seed1 seed2 --limit 8 \
-        --benchmarks arc_easy --benchmarks-path configs/evaluation/benchmarks \
-        --no-report --output-dir results/capability-arc
+        --no-report --output-dir results/capability
     uv run python -m studies.capability results/capability/benchmark_samples.jsonl \
-        results/capability-arc/benchmark_samples.jsonl results/between/benchmarks/benchmark_samples.jsonl \
         --seeds seed0 seed1 seed2 --output artifacts/smollm2-135m/studies
 
-The checkpoints are those of `studies/seeds.yaml`. Each answers the same questions, so differences are paired. Runs may
-add questions to each other: the second has all of ARC-Easy, and base's and stage2's are in `studies/between.yaml`'s.
+The checkpoints are those of `studies/seeds.yaml`. Each answers the same questions, so differences are paired. Several
+runs may be named: they add questions, tasks or checkpoints to each other.
 """
 
 from __future__ import annotations
