@@ -88,7 +88,8 @@ class Layer(nnx.Module):
         """Vectors x (B, S, width), bias (B, S) added to the scores of each key -> (B, S, width)."""
         attended = self.out(_attention(self.qkv(x, precision), bias, self.heads, precision), precision)
         x = self.attention_norm(x + dropout(attended))
-        hidden = jax.nn.gelu(self.up(x, precision), approximate=False)
+        # The tanh form is within 5e-4 of the exact one, less than bfloat16 rounds off, and a tenth of a pass quicker.
+        hidden = jax.nn.gelu(self.up(x, precision), approximate=precision != "float32")
         return self.output_norm(x + dropout(self.down(hidden, precision)))
 
 
@@ -168,7 +169,8 @@ def _attention(qkv: Array, bias: Array, heads: int, precision: Precision) -> Arr
     width = triple // 3 // heads
     # Heads before positions: the products then have leading batch axes, which is four times as fast on a CPU.
     query, key, value = jnp.transpose(qkv.reshape(batch, size, 3, heads, width), (2, 0, 3, 1, 4))
-    scores = jnp.einsum("bhqd,bhkd->bhqk", query * (1.0 / math.sqrt(width)), key)
-    weights = jax.nn.softmax(scores + bias[:, None, None, :], axis=-1)
-    mixed = jnp.einsum("bhqk,bhkd->bhqd", weights, value)
+    scores = jnp.einsum("bhqd,bhkd->bhqk", query * (1.0 / math.sqrt(width)), key) + bias[:, None, None, :]
+    weights = jnp.exp(scores - jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True)))
+    # Divided after the product, as FlashAttention does (Dao et al. 2022): fewer entries, and one pass over them less.
+    mixed = jnp.einsum("bhqk,bhkd->bhqd", weights, value) / jnp.sum(weights, axis=-1, keepdims=True)
     return jnp.transpose(mixed, (0, 2, 1, 3)).reshape(batch, size, heads * width)

@@ -43,23 +43,30 @@ class AugmentConfig(StrictModel):
     """How often texts are perturbed."""
 
     probability: float = Field(default=0.25, ge=0.0, le=1.0)
-    """Share of the rows of an epoch that are perturbed; preference pairs never are."""
+    """Share of the rows of an epoch whose words or signs are perturbed; preference pairs never are."""
     strength: float = Field(default=0.15, gt=0.0, le=1.0)
     """Share of a text's words that a word-level perturbation touches."""
     other_groups: float = Field(default=0.0, ge=0.0, le=1.0)
-    """Share of the perturbed rows that name another group of people than the text did, where it names one."""
+    """Share of the rows of an epoch that name another group of people than the text did, where it names one."""
+
+    @property
+    def touched(self) -> float:
+        """Share of the rows that either may change."""
+        return max(self.probability, self.other_groups)
 
 
 def perturbed_rows(config: AugmentConfig, seed: int, epoch: int, count: int) -> NDArray[np.bool_]:
-    """Which of ``count`` rows are perturbed in this epoch, as a mask of shape (count,)."""
-    return np.random.default_rng([seed, epoch]).random(count) < config.probability
+    """Which of ``count`` rows may change in this epoch, as a mask of shape (count,)."""
+    return np.random.default_rng([seed, epoch]).random(count) < config.touched
 
 
 def perturb(text: str, config: AugmentConfig, seed: int, epoch: int, row: int) -> str:
-    """One perturbation of ``text``, drawn by (seed, epoch, row); a text without words comes back unchanged."""
+    """``text`` as a row of `perturbed_rows` reads it, drawn by (seed, epoch, row); without words it stays as it is."""
     rng = random.Random(row_seed(seed, "augment", epoch, row))  # noqa: S311
-    if rng.random() < config.other_groups and (swapped := another_group(text, rng)) != text:
-        return swapped
+    if rng.random() * config.touched < config.other_groups:
+        text = another_group(text, rng)
+    if rng.random() * config.touched >= config.probability:
+        return text
     changed = rng.choice(PERTURBATIONS)(text, rng, config.strength)
     return changed if changed.strip() else text
 

@@ -58,7 +58,19 @@ def test_another_group_takes_the_place_of_the_one_named():
     assert all(len(set(row)) == len(row) > 1 for row in ROWS)
 
 
+def read(text: str, config: AugmentConfig, count: int) -> list[str]:
+    """What an epoch of ``count`` rows with this text reads."""
+    rows = perturbed_rows(config, 0, 0, count)
+    return [perturb(text, config, 0, 0, row) if rows[row] else text for row in range(count)]
+
+
 def test_groups_are_exchanged_in_the_declared_share():
-    config = AugmentConfig(other_groups=0.5)
-    texts = [perturb("the women of this town", config, 0, 0, row) for row in range(1000)]
-    assert 400 < texts.count("the men of this town") < 600
+    texts = read("the women of this town", AugmentConfig(probability=0.0, other_groups=0.5), 2000)
+    assert 900 < texts.count("the men of this town") < 1100
+    assert set(texts) == {"the women of this town", "the men of this town"}
+
+
+@pytest.mark.parametrize("other_groups", [0.0, 0.2, 0.8])
+def test_exchanged_groups_leave_the_share_of_perturbations(other_groups: float):
+    texts = read("nobody is named in these words!", AugmentConfig(probability=0.4, other_groups=other_groups), 2000)
+    assert 700 < sum(text != "nobody is named in these words!" for text in texts) < 900
