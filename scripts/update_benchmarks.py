@@ -13,7 +13,9 @@ Speed is a ratio to a peer in the same run; absolute figures are this machine's.
 
 ## The classifier against PyTorch and ONNX Runtime
 
-Same architecture, same weights, same rows, interleaved in one run, each library in a process of its own. Made by
+Same architecture, same weights, same rows, interleaved in one run, each library in a process of its own. Below float32
+ours takes GELU's tanh form, the peers the exact one; the error of a logit, in the table of throughput, holds that.
+Made by
 
     uv run python benchmarks/classifier.py --json benchmarks/results/classifier.json
     uv run python benchmarks/classifier.py --busy --json benchmarks/results/classifier.json
