@@ -17,8 +17,7 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib import metadata
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -33,6 +32,7 @@ import numpy as np
 from benchmarks.classifier_report import SHAPES, Entrant, Results, Run, report
 from benchmarks.classifier_rows import MAX_TOKENS, Contestant, Setting, forward_flops
 from benchmarks.classifier_timing import QUICK, Sizes, Tasks, percentile
+from benchmarks.machine import busy, processor
 from runs.memory import keep_freed_memory
 
 PEERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -313,34 +313,6 @@ def make_setting(folder: Path, *, tiny: bool) -> Setting:
     (folder / "shape.json").write_text(shape, encoding="utf-8")
     shutil.copy(source / "tokenizer.json", folder)
     return Setting(folder)
-
-
-@contextmanager
-def busy(count: int) -> Iterator[None]:
-    """So many processes that compute without pause."""
-    context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=_spin, daemon=True) for _ in range(count)]
-    for process in processes:
-        process.start()
-    try:
-        yield
-    finally:
-        for process in processes:
-            process.terminate()
-
-
-def _spin() -> None:
-    matrix = np.random.default_rng(0).random((128, 1024))
-    while True:
-        matrix = np.sqrt(matrix * matrix + 1e-3)
-
-
-def processor() -> str:
-    """The processor's name."""
-    information = Path("/proc/cpuinfo")
-    lines = information.read_text(encoding="utf-8").splitlines() if information.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else "unknown processor"
 
 
 if __name__ == "__main__":

@@ -118,7 +118,8 @@ def _against(
 def _shares(run: Run, served: str, trained: str) -> Iterator[Bar]:
     for task, length in (("full_short", 32), ("full_long", 128)):
         name = f"share of the peak, inference at {length} tokens"
-        yield from _share(run, task, served, length, 1, name, INFERENCE_SHARE)
+        for ours in dict.fromkeys((served, trained)):
+            yield from _share(run, task, ours, length, 1, name, INFERENCE_SHARE)
     for place, (_, length) in enumerate(run.sizes.training):
         name = f"share of the peak, training at {length} tokens"
         yield from _share(run, f"training_{place}", trained, length, 3, name, TRAINING_SHARE)
@@ -154,7 +155,7 @@ def _run(condition: str, run: Run) -> Iterator[str]:
     others = f"load average of others before it: {run.load_average:.1f}"
     yield f"{run.date}, {machine}, beside it: {state} ({others}). {versions}."
     yield f"Medians of {run.sizes.rounds} rounds; every contestant has its turn in each.\n"
-    yield _table(["", "against", "ratio", "rounds", "bar", ""], [_bar_row(bar) for bar in bars(run)])
+    yield table(["", "against", "ratio", "rounds", "bar", ""], [_bar_row(bar) for bar in bars(run)])
     yield "Latency of one text in milliseconds, from token ids:\n"
     yield _latency(run)
     yield f"Texts a second over {run.sizes.texts} texts of real lengths, and the mean error of a logit:\n"
@@ -188,7 +189,7 @@ def _latency(run: Run) -> str:
             for part in ("p50", "p95")
         ]
         rows.append([name, *cells])
-    return _table(["", "32 tokens p50", "p95", "real lengths p50", "p95"], rows)
+    return table(["", "32 tokens p50", "p95", "real lengths p50", "p95"], rows)
 
 
 def _batch(run: Run) -> str:
@@ -198,7 +199,7 @@ def _batch(run: Run) -> str:
         cells = [_cell(run.rates.get(task, {}).get(name), 0) for task in tasks]
         error = "-" if entrant.logit_error is None else f"{entrant.logit_error:.1e}"
         rows.append([name, "packed" if entrant.batch is None else str(entrant.batch), *cells, error])
-    return _table(["", "batch", "from ids", "from strings", "full rows of 32", "of 128", "error"], rows)
+    return table(["", "batch", "from ids", "from strings", "full rows of 32", "of 128", "error"], rows)
 
 
 def _training(run: Run) -> str:
@@ -208,7 +209,7 @@ def _training(run: Run) -> str:
         for name in run.entrants
         if any(name in run.rates.get(f"training_{place}", {}) for place, _ in shapes)
     ]
-    return _table(["", *(f"{rows} x {length} tokens" for _, (rows, length) in shapes)], rows)
+    return table(["", *(f"{rows} x {length} tokens" for _, (rows, length) in shapes)], rows)
 
 
 def _peaks(run: Run) -> str:
@@ -217,13 +218,14 @@ def _peaks(run: Run) -> str:
         for library, kinds in run.peaks.items()
         for precision, rounds in kinds.items()
     ]
-    return _table(["", *SHAPES], rows)
+    return table(["", *SHAPES], rows)
 
 
 def _cell(values: list[float] | None, digits: int) -> str:
     return f"{statistics.median(values):,.{digits}f}" if values else "-"
 
 
-def _table(columns: list[str], rows: list[list[str]]) -> str:
+def table(columns: list[str], rows: list[list[str]]) -> str:
+    """A table in Markdown; the first column is text, the others are numbers."""
     lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)

@@ -48,7 +48,8 @@ def load_judge(artifact: Path | None) -> Judge:
     """The classifier in ``artifact``, or the one that ships. Raises `IntegrityError` where it is damaged or missing."""
     from safety_classifier.api import Classifier
 
-    return Classifier.load(None if artifact is None else locate(artifact))
+    # In float32 the same pairs pass on every processor.
+    return Classifier.load(None if artifact is None else locate(artifact), precision="float32")
 
 
 class Sides:

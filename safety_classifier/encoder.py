@@ -43,19 +43,21 @@ class Linear(nnx.Module):
     """An affine map: x (..., in) -> (..., out), float32 out, at a chosen precision.
 
     After `safety_classifier.quantisation.quantise_model` the kernel is int8 and ``scale`` holds one factor per output
-    channel.
+    channel; where ``output_major``, the kernel is (out, in).
     """
 
     def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs, deviation: float = 0.02) -> None:
         self.kernel = nnx.Param(deviation * jax.random.normal(rngs.params(), (inputs, outputs)))
         self.bias = nnx.Param(jnp.zeros(outputs))
         self.scale: nnx.Param[Array] | None = nnx.data(None)
+        self.output_major = False
 
     def __call__(self, x: Array, precision: Precision) -> Array:
         """The map of ``x``, in float32."""
+        kernel, major = self.kernel[...], self.output_major
         if self.scale is not None:
-            return quantised_dot(x, self.kernel[...], self.scale[...]) + self.bias[...]
-        return dot(x, self.kernel[...], precision) + self.bias[...]
+            return quantised_dot(x, kernel, self.scale[...], output_major=major) + self.bias[...]
+        return dot(x, kernel, precision, output_major=major) + self.bias[...]
 
 
 class LayerNorm(nnx.Module):
@@ -173,4 +175,7 @@ def _attention(qkv: Array, bias: Array, heads: int, precision: Precision) -> Arr
     weights = jnp.exp(scores - jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True)))
     # Divided after the product, as FlashAttention does (Dao et al. 2022): fewer entries, and one pass over them less.
     mixed = jnp.einsum("bhqk,bhkd->bhqd", weights, value) / jnp.sum(weights, axis=-1, keepdims=True)
-    return jnp.transpose(mixed, (0, 2, 1, 3)).reshape(batch, size, heads * width)
+    by_token = jnp.transpose(mixed, (0, 2, 1, 3)).reshape(batch, size, heads * width)
+    # Several passes read the result: without the barrier XLA transposes it anew in each.
+    kept: Array = jax.lax.optimization_barrier(by_token)
+    return kept

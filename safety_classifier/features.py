@@ -84,7 +84,7 @@ class Featuriser:
 
     def pieces(self, texts: Sequence[str]) -> list[list[int]]:
         """Word-piece ids without special tokens."""
-        return [encoding.ids for encoding in self.tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+        return [encoding.ids for encoding in self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def pad(self, encoded: Encoded, rows: Sequence[int], bucket: int, count: int | None = None) -> dict[str, Any]:
         """Arrays of ``count`` rows (default ``len(rows)``), padded to ``bucket`` tokens.
@@ -165,7 +165,8 @@ def ngram_spans(text: str, bits: int) -> Spans:
 def _ngrams_of_chunk(texts: Sequence[str], bits: int) -> list[IntArray]:
     hashes, document, _, _ = _hashes(*_codepoints(texts))
     key = (document.astype(np.int64) << bits) | _bucket(hashes, bits)
-    key = np.unique(key)
+    key.sort()
+    key = key[np.append(True, key[1:] != key[:-1])[: len(key)]]  # np.unique hashes first: twenty times as slow here
     cuts = np.searchsorted(key, np.arange(1, len(texts)).astype(np.int64) << bits)
     return [part.astype(np.int32) for part in np.split(key & ((1 << bits) - 1), cuts)]
 

@@ -18,7 +18,7 @@ from runs.errors import UsageError
 from runs.paths import cache_dir
 from safety_classifier.features import GRAMS_PER_TOKEN, Encoded, Featuriser
 from safety_classifier.model import Batch, Leaves, WideAndDeep, split
-from safety_classifier.precision import Precision
+from safety_classifier.precision import Precision, compiler_options
 from safety_classifier.quantisation import executable
 
 Logits = npt.NDArray[np.float32]
@@ -68,7 +68,7 @@ class Forward:
             logits: jax.Array = merge(leaves)(batch, precision=precision)
             return logits
 
-        self._forward = jax.jit(forward)
+        self._forward = jax.jit(forward, compiler_options=compiler_options(precision))
 
     def __call__(self, encoded: Encoded) -> Logits:
         """Logits (rows, heads), in the order of ``encoded``, which is not empty."""

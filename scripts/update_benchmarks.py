@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from benchmarks import serving
 from benchmarks.classifier_report import Results, report
+from benchmarks.serving import Serving
 from runs.paths import PROJECT_ROOT
 
 KEPT = PROJECT_ROOT / "benchmarks" / "results" / "classifier.json"
+SERVED = KEPT.with_name("serving.json")
 PAGE = PROJECT_ROOT / "docs" / "benchmarks.md"
 HEAD = """# Benchmarks
 
@@ -24,10 +27,27 @@ Made by
 """
 
 
-def page(results: Results) -> str:
+SERVER = """
+## The classifier's server under load
+
+Requests arrive as a Poisson process, whether or not earlier ones have been answered; a latency counts from the moment
+at which the request was due. The client takes its share of the same cores. Made by
+
+    uv run safety-classifier serve &
+    uv run python benchmarks/serving.py --seconds 20 --start 40 --json benchmarks/results/serving.json
+
+"""
+
+
+def page(results: Results, served: Serving) -> str:
     """The whole page."""
-    return HEAD + report(results).rstrip() + "\n"
+    return HEAD + report(results).rstrip() + "\n" + SERVER + serving.report(served)
+
+
+def kept_page() -> str:
+    """The page of the kept results."""
+    return page(Results.model_validate_json(KEPT.read_bytes()), Serving.model_validate_json(SERVED.read_bytes()))
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(Results.model_validate_json(KEPT.read_bytes())), encoding="utf-8")
+    PAGE.write_text(kept_page(), encoding="utf-8")

@@ -75,7 +75,7 @@ def load_classifier() -> Scorer:
     from safety_classifier.api import Classifier
 
     try:
-        return Classifier.load()
+        return Classifier.load(precision="float32")  # the same verdict on every processor
     except (UserError, IntegrityError) as error:
         raise UserError("The safety classifier cannot be loaded.", why=str(error), mend=MEND) from error
 

@@ -20,7 +20,7 @@ from safety_classifier.encoder import EncoderConfig
 from safety_classifier.features import Featuriser, load_tokenizer
 from safety_classifier.labels import LABELS, Labels
 from safety_classifier.model import Batch, ModelConfig, WideAndDeep, build
-from safety_classifier.precision import Precision, fast_precision
+from safety_classifier.precision import Precision, training_precision
 from safety_classifier.pretrained import BUNDLED, encoder_config, encoder_folder, load_encoder
 from safety_classifier.training.optimiser import make_optimiser
 from safety_classifier.training.step import (
@@ -135,7 +135,7 @@ def open_session(run: ClassifierRun, reporter: Reporter) -> Session:
         load_encoder(model.encoder, folder)
     parts, trained = partition(model, run.train.freeze if run.model.pretrained else ())
     optimiser = make_optimiser(run.train, parts.trained_names, [array.ndim for array in trained], steps)
-    precision: Precision = fast_precision() if run.train.precision == "auto" else run.train.precision
+    precision: Precision = training_precision() if run.train.precision == "auto" else run.train.precision
     parts = Partition(parts.names, parts.trained, tuple(replicate(list(parts.frozen), mesh)), parts.merge)
     return Session(
         run=run,

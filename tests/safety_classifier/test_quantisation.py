@@ -5,11 +5,13 @@ from __future__ import annotations
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from runs.errors import UsageError
 from safety_classifier.features import Featuriser
 from safety_classifier.labels import LABELS
 from safety_classifier.model import Batch, WideAndDeep, named_arrays
+from safety_classifier.precision import Precision, compiler_options, training_precision
 from safety_classifier.quantisation import (
     dequantise_model,
     executable,
@@ -88,7 +90,40 @@ def test_kernels_have_the_type_that_is_multiplied(tiny_model: WideAndDeep) -> No
         assert model.encoder.words[...].dtype == jnp.int8
 
 
+@pytest.mark.parametrize("precision", ["int8", "bfloat16"])
+def test_kernels_laid_out_for_the_product_multiply_to_the_same_logits(
+    tiny_model: WideAndDeep, batches: list[Batch], precision: Precision
+) -> None:
+    stored = quantise_model(tiny_model)
+    quick = executable(stored, precision)
+    plain = nnx.clone(quick)
+    for one, other in zip(plain.encoder.layers, stored.encoder.layers, strict=True):
+        assert one.up.kernel[...].shape == other.up.kernel[...].shape[::-1]
+        for linear in (one.qkv, one.out, one.up, one.down):
+            linear.kernel, linear.output_major = nnx.Param(linear.kernel[...].T), False
+    np.testing.assert_array_equal(quick(batches[0], precision=precision), plain(batches[0], precision=precision))
+
+
+@pytest.mark.parametrize(
+    ("flags", "training", "scoring", "options"),
+    [
+        ({"avx2"}, "float32", "float32", {}),
+        ({"avx512f", "avx512_bf16"}, "bfloat16", "bfloat16", {}),
+        ({"avx512f", "amx_bf16", "amx_int8"}, "bfloat16", "int8", {"xla_cpu_prefer_vector_width": 512}),
+    ],
+)
+def test_the_processor_decides_the_precision(
+    monkeypatch: pytest.MonkeyPatch,
+    flags: set[str],
+    training: Precision,
+    scoring: Precision,
+    options: dict[str, int],
+) -> None:
+    monkeypatch.setattr("safety_classifier.precision._cpu_flags", lambda: frozenset(flags))
+    assert (training_precision(), resolve_precision("auto")) == (training, scoring)
+    assert compiler_options(scoring) == options
+
+
 def test_unknown_precision() -> None:
-    assert resolve_precision("auto") in ("float32", "bfloat16")
     with pytest.raises(UsageError, match="Unknown precision 'int4'"):
         resolve_precision("int4")
