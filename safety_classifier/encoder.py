@@ -176,6 +176,6 @@ def _attention(qkv: Array, bias: Array, heads: int, precision: Precision) -> Arr
     # Divided after the product, as FlashAttention does (Dao et al. 2022): fewer entries, and one pass over them less.
     mixed = jnp.einsum("bhqk,bhkd->bhqd", weights, value) / jnp.sum(weights, axis=-1, keepdims=True)
     by_token = jnp.transpose(mixed, (0, 2, 1, 3)).reshape(batch, size, heads * width)
-    # Several passes read the result: without the barrier XLA transposes it anew in each.
-    kept: Array = jax.lax.optimization_barrier(by_token)
-    return kept
+    if precision == "int8":  # several passes read the result: without a barrier XLA transposes it anew in each
+        by_token = jax.lax.optimization_barrier(by_token)
+    return by_token
