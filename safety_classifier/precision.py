@@ -75,7 +75,7 @@ def quantised_dot(x: Array, kernel: Array, scale: Array, *, output_major: bool =
         scale: float32 (m,), one per output channel.
         output_major: how the kernel lies.
     """
-    # Two plain reductions are one pass of XLA's fast kernel on CPU; a reduction of |x| is not, and costs a tenth more.
+    # XLA on CPU has a fast kernel for plain reductions and none for |x|: a tenth of the time of a short call.
     largest = jnp.maximum(jnp.max(x, axis=-1, keepdims=True), -jnp.min(x, axis=-1, keepdims=True))
     bound = jnp.maximum(largest, 1e-8) / 127.0
     quantised = jnp.round(x / bound).astype(jnp.int8)
