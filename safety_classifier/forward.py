@@ -17,9 +17,9 @@ import numpy.typing as npt
 from runs.errors import UsageError
 from runs.paths import cache_dir
 from safety_classifier.features import GRAMS_PER_TOKEN, Encoded, Featuriser
-from safety_classifier.model import Batch, Leaves, WideAndDeep, split
-from safety_classifier.precision import Precision, compiler_options
-from safety_classifier.quantisation import executable
+from safety_classifier.model import WideAndDeep
+from safety_classifier.precision import Precision
+from safety_classifier.quantisation import compiled
 
 Logits = npt.NDArray[np.float32]
 
@@ -62,13 +62,7 @@ class Forward:
         self.featuriser, self.precision = featuriser, precision
         longest = featuriser.max_tokens
         self.buckets = (*(bucket for bucket in BUCKETS if bucket < longest), longest)
-        self._leaves, merge = split(executable(model, precision))
-
-        def forward(leaves: Leaves, batch: Batch) -> jax.Array:
-            logits: jax.Array = merge(leaves)(batch, precision=precision)
-            return logits
-
-        self._forward = jax.jit(forward, compiler_options=compiler_options(precision))
+        self._leaves, self._forward = compiled(model, precision)
 
     def __call__(self, encoded: Encoded) -> Logits:
         """Logits (rows, heads), in the order of ``encoded``, which is not empty."""
@@ -85,8 +79,8 @@ class Forward:
 
     def compiled_shapes(self) -> int:
         """How many (bucket, row count) shapes are compiled."""
-        compiled: Any = self._forward
-        return int(compiled._cache_size())
+        function: Any = self._forward
+        return int(function._cache_size())
 
     def _with_own_room(self, encoded: Encoded, lengths: npt.NDArray[Any]) -> Encoded:
         """Cut n-grams to the room of each row's own bucket: a row scores the same in a call with longer ones."""

@@ -15,6 +15,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.typing import DTypeLike
 
 Precision = Literal["float32", "bfloat16", "int8"]
 
@@ -79,8 +80,7 @@ def quantised_dot(x: Array, kernel: Array, scale: Array, *, output_major: bool =
     largest = jnp.maximum(jnp.max(x, axis=-1, keepdims=True), -jnp.min(x, axis=-1, keepdims=True))
     bound = jnp.maximum(largest, 1e-8) / 127.0
     quantised = jnp.round(x / bound).astype(jnp.int8)
-    axes = (((x.ndim - 1,), (int(output_major),)), ((), ()))
-    total = lax.dot_general(quantised, kernel, axes, preferred_element_type=jnp.int32)
+    total = _product(quantised, kernel, (x.ndim - 1,), (int(output_major),), jnp.int32)
     return total.astype(jnp.float32) * bound * scale
 
 
@@ -110,8 +110,10 @@ def _backward(saved: tuple[Array, Array], gradient: Array) -> tuple[Array, Array
 _dot_bf16.defvjp(_forward, _backward)
 
 
-def _product(a: Array, b: Array, axes_a: tuple[int, ...], axes_b: tuple[int, ...]) -> Array:
-    return lax.dot_general(a, b, ((axes_a, axes_b), ((), ())), preferred_element_type=jnp.float32)
+def _product(
+    a: Array, b: Array, axes_a: tuple[int, ...], axes_b: tuple[int, ...], total: DTypeLike = jnp.float32
+) -> Array:
+    return lax.dot_general(a, b, ((axes_a, axes_b), ((), ())), preferred_element_type=total)
 
 
 def _transposed(x: Array) -> Array:

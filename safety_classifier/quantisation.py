@@ -7,7 +7,7 @@ and heads are a thirtieth of the bytes and the most sensitive: they stay float32
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import jax
@@ -103,6 +103,17 @@ def executable(model: WideAndDeep, precision: Precision) -> WideAndDeep:
             return _dequantise_kernels(model, jnp.float32)
 
 
+def compiled(model: WideAndDeep, precision: Precision) -> tuple[Leaves, Callable[[Leaves, Batch], jax.Array]]:
+    """The arrays of `executable`, and the jitted function from them and a batch to logits (rows, heads)."""
+    leaves, merge = split(executable(model, precision))
+
+    def forward(arrays: Leaves, batch: Batch) -> jax.Array:
+        logits: jax.Array = merge(arrays)(batch, precision=precision)
+        return logits
+
+    return leaves, jax.jit(forward, compiler_options=compiler_options(precision))
+
+
 def quantisation_error(
     reference: WideAndDeep,
     changed: WideAndDeep,
@@ -140,14 +151,9 @@ def quantisation_error(
     )
 
 
-def _forward(model: WideAndDeep, precision: Precision) -> Any:
-    leaves, merge = split(executable(model, precision))
-
-    def forward(arrays: Leaves, batch: Batch) -> Any:
-        return merge(arrays)(batch, precision=precision)
-
-    compiled = jax.jit(forward, compiler_options=compiler_options(precision))
-    return lambda batch: np.asarray(compiled(leaves, batch))
+def _forward(model: WideAndDeep, precision: Precision) -> Callable[[Batch], npt.NDArray[np.float32]]:
+    leaves, forward = compiled(model, precision)
+    return lambda batch: np.asarray(forward(leaves, batch))
 
 
 def _linears(model: WideAndDeep) -> Iterator[Linear]:

@@ -39,15 +39,12 @@ at which the request was due. The client takes its share of the same cores. Made
 """
 
 
-def page(results: Results, served: Serving) -> str:
-    """The whole page."""
-    return HEAD + report(results).rstrip() + "\n" + SERVER + serving.report(served)
-
-
-def kept_page() -> str:
-    """The page of the kept results."""
-    return page(Results.model_validate_json(KEPT.read_bytes()), Serving.model_validate_json(SERVED.read_bytes()))
+def page() -> str:
+    """The whole page, from the kept results."""
+    speeds = report(Results.model_validate_json(KEPT.read_bytes()))
+    load = serving.report(Serving.model_validate_json(SERVED.read_bytes()))
+    return HEAD + speeds.rstrip() + "\n" + SERVER + load
 
 
 if __name__ == "__main__":
-    PAGE.write_text(kept_page(), encoding="utf-8")
+    PAGE.write_text(page(), encoding="utf-8")
